@@ -1,0 +1,127 @@
+//! What travels on the compacted control topic: shard maps one way, acknowledgements the other.
+//!
+//! | key | value | written by |
+//! |---|---|---|
+//! | `map/<pool>` | [`ShardMap`](crate::ShardMap) as JSON | the operator |
+//! | `ack/<pool>/<role>/<member>` | [`Ack`] as JSON, a tombstone when the member leaves | forwarders, routers |
+//!
+//! Nothing else connects the operator with the data plane, so the data plane runs on without it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The control topic unless settings name another.
+pub const DEFAULT_TOPIC: &str = "ofa_shard_map";
+
+/// Who acknowledges a shard map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ControlRole {
+    /// Publishes by the map.
+    Forwarder,
+    /// Answers clients by the map.
+    Router,
+}
+
+impl ControlRole {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Forwarder => "forwarder",
+            Self::Router => "router",
+        }
+    }
+}
+
+/// A member's word that it acts by this epoch from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ack {
+    /// The epoch the member acts by.
+    pub epoch: u64,
+    /// When it began to, milliseconds since the Unix epoch.
+    pub at_ms: i64,
+}
+
+/// A key of the control topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ControlKey {
+    /// A pool's shard map.
+    Map {
+        /// `<namespace>.<name>` of the ForwarderPool, or any name a stand-alone pool goes by.
+        pool: String,
+    },
+    /// One member's acknowledgement.
+    Ack {
+        /// The pool whose map is acknowledged.
+        pool: String,
+        /// What the member is.
+        role: ControlRole,
+        /// The member's name, unique in its pool and role.
+        member: String,
+    },
+}
+
+/// A key that is none of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("'{0}' is no key of the control topic (map/<pool> or ack/<pool>/<role>/<member>)")]
+pub struct ControlKeyError(String);
+
+impl fmt::Display for ControlKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Map { pool } => write!(f, "map/{pool}"),
+            Self::Ack { pool, role, member } => write!(f, "ack/{pool}/{}/{member}", role.as_str()),
+        }
+    }
+}
+
+impl FromStr for ControlKey {
+    type Err = ControlKeyError;
+
+    fn from_str(text: &str) -> Result<Self, ControlKeyError> {
+        let parts: Vec<&str> = text.split('/').collect();
+        match parts[..] {
+            ["map", pool] if !pool.is_empty() => Ok(Self::Map {
+                pool: pool.to_owned(),
+            }),
+            ["ack", pool, role, member] if !pool.is_empty() && !member.is_empty() => {
+                let role = match role {
+                    "forwarder" => ControlRole::Forwarder,
+                    "router" => ControlRole::Router,
+                    _ => return Err(ControlKeyError(text.to_owned())),
+                };
+                Ok(Self::Ack {
+                    pool: pool.to_owned(),
+                    role,
+                    member: member.to_owned(),
+                })
+            }
+            _ => Err(ControlKeyError(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_read_back_as_written() {
+        for text in [
+            "map/plant.line-1",
+            "ack/plant.line-1/forwarder/f-0",
+            "ack/p/router/r",
+        ] {
+            assert_eq!(
+                text.parse::<ControlKey>().map(|key| key.to_string()),
+                Ok(text.to_owned())
+            );
+        }
+        for bad in ["", "map/", "map/a/b", "ack/p/cook/m", "ack/p/router/", "x"] {
+            assert!(bad.parse::<ControlKey>().is_err(), "{bad:?}");
+        }
+    }
+}

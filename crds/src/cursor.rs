@@ -1,0 +1,107 @@
+//! A position in a stream: what a client remembers and what it resumes from.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Text that is not a cursor.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "'{0}' is no cursor; it must read <topic>/<partition>/<offset>, for example ofa_assets/3/1042"
+)]
+pub struct CursorError(String);
+
+/// The position of one record in Kafka. For one asset on one partition it only grows.
+///
+/// Written `<topic>/<partition>/<offset>`; topic names cannot hold a `/`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Cursor {
+    /// Kafka topic.
+    pub topic: String,
+    /// Partition of the topic.
+    pub partition: u32,
+    /// Offset of the record in the partition.
+    pub offset: u64,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.topic, self.partition, self.offset)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        parse(text).ok_or_else(|| CursorError(text.chars().take(80).collect()))
+    }
+}
+
+fn parse(text: &str) -> Option<Cursor> {
+    let mut parts = text.split('/');
+    let (topic, partition, offset) = (parts.next()?, parts.next()?, parts.next()?);
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if parts.next().is_some() || topic.is_empty() || topic.len() > 249 || !topic.bytes().all(legal)
+    {
+        return None;
+    }
+    Some(Cursor {
+        topic: topic.to_owned(),
+        partition: number(partition)?.try_into().ok()?,
+        offset: number(offset)?,
+    })
+}
+
+/// Only plain decimal digits, so that each position has one spelling.
+fn number(digits: &str) -> Option<u64> {
+    let plain =
+        digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    plain.then(|| digits.parse().ok()).flatten()
+}
+
+impl TryFrom<String> for Cursor {
+    type Error = CursorError;
+
+    fn try_from(text: String) -> Result<Self, CursorError> {
+        text.parse()
+    }
+}
+
+impl From<Cursor> for String {
+    fn from(cursor: Cursor) -> Self {
+        cursor.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_cursor_is_refused() {
+        for bad in [
+            "", "t", "t/1", "t/1/2/3", "/1/2", "t/-1/2", "t/1/+2", "t/01/2", "t /1/2", "t/1/",
+        ] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_reads_back_as_written(topic in "[a-zA-Z0-9._-]{1,40}", partition: u32, offset: u64) {
+            let cursor = Cursor { topic, partition, offset };
+            prop_assert_eq!(cursor.to_string().parse::<Cursor>(), Ok(cursor));
+        }
+
+        #[test]
+        fn nothing_makes_the_parser_panic(text in ".{0,60}") {
+            let _ = text.parse::<Cursor>();
+        }
+    }
+}
