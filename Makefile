@@ -1,0 +1,29 @@
+# What one runs, by name; how it is done is in e2e/tools/.
+# Variables: OFA_CACHE (where servers and tools are installed), and those named below.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench fmt lint generate check-generated
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## the whole on this machine, with a live view (DEMO_SECONDS=30, REPLAY=file, ASSETS=1000)
+	@e2e/tools/demo
+
+test: ## all tests, against real servers
+	@e2e/tools/test
+
+bench: ## the benchmarks, one line each
+	@e2e/tools/bench
+
+fmt: ## format the code
+	@cargo fmt --all
+
+lint: ## clippy, formatting, licences and sources of dependencies
+	@e2e/tools/lint
+
+generate: ## write the generated files anew (manifests of the resources)
+	@e2e/tools/generate
+
+check-generated: ## fail if a generated file is not up to date
+	@e2e/tools/generate --check
