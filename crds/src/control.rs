@@ -36,7 +36,7 @@ impl ControlRole {
 }
 
 /// A member's word that it acts by this epoch from now on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ack {
     /// The epoch the member acts by.

@@ -2,13 +2,16 @@
 //!
 //! Resources ([`api`]), names and subjects ([`names`], [`subject`]), which shard has an asset
 //! ([`shard_map`], [`ring`]), positions in a stream ([`cursor`]), what travels on the control topic
-//! ([`control`]) and the wire formats of OpenFactory ([`wire`]). Everything here is pure: no I/O.
+//! ([`control`]) and the wire formats of OpenFactory ([`wire`]). All of it is pure.
 //!
-//! The feature `kube` adds the `CustomResource` derives; without it no Kubernetes code is built.
+//! The feature `kube` adds the `CustomResource` derives; without it no Kubernetes code is built. The feature
+//! `kafka` adds the one module with I/O: a Kafka client's settings and the control topic.
 
 pub mod api;
 pub mod control;
 pub mod cursor;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod names;
 pub mod ring;
 pub mod shard_map;

@@ -196,7 +196,7 @@ impl ShardMap {
             }
             match moves.last_mut() {
                 Some(m) if m.last.wrapping_add(1) == first && m.from == *from && m.to == *to => {
-                    m.last = last
+                    m.last = last;
                 }
                 _ => moves.push(Move {
                     first,
