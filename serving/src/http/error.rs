@@ -1,0 +1,56 @@
+//! Errors as upstream's services answer them: `{"detail": "..."}`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// An answer other than success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    status: StatusCode,
+    detail: String,
+    retry_after: Option<Duration>,
+}
+
+impl ApiError {
+    /// The request itself is wrong; `detail` says what to send instead.
+    #[must_use]
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail, None)
+    }
+
+    /// There is nothing at this path.
+    #[must_use]
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail, None)
+    }
+
+    /// Not now; ask again after `retry_after` (whole seconds).
+    #[must_use]
+    pub fn unavailable(detail: impl Into<String>, retry_after: Duration) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail, Some(retry_after))
+    }
+
+    fn new(status: StatusCode, detail: impl Into<String>, retry_after: Option<Duration>) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+            retry_after,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = Json(json!({ "detail": self.detail }));
+        let mut response = (self.status, body).into_response();
+        if let Some(retry_after) = self.retry_after {
+            let seconds = HeaderValue::from(retry_after.as_secs());
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
+    }
+}

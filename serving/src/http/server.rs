@@ -1,0 +1,91 @@
+//! One HTTP/1.1 server for all services: bounded in connections, header bytes and waiting time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{debug, warn};
+
+/// Most connections at a time; further ones wait in the kernel's queue. An idle one costs a few KiB.
+const MAX_CONNECTIONS: usize = 10_000;
+
+/// Longest request line and headers together: a UUID of the longest length, percent-encoded, and to spare.
+const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// Most header fields of a request; browsers behind proxies send about 30.
+const MAX_HEADERS: usize = 100;
+
+/// How long a connection may take for its request's headers, and stay idle between requests.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long running requests may take to end at shutdown: under Kubernetes' grace period of 30 s.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// Rest after a failed accept: at the limit of open files it fails at once, again and again.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// Serves `app` until `shutdown` completes, then lets running requests end.
+pub async fn serve(listener: TcpListener, app: Router, shutdown: impl Future<Output = ()>) {
+    let connections = GracefulShutdown::new();
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let (stream, permit) = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &permits) => accepted,
+        };
+        let service = TowerToHyperService::new(app.clone());
+        let connection = builder().serve_connection(TokioIo::new(stream), service);
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            let _permit = permit;
+            if let Err(error) = connection.await {
+                debug!(%error, "a connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(SHUTDOWN_GRACE, connections.shutdown())
+        .await
+        .is_err()
+    {
+        warn!("some requests did not end in time and are cut off");
+    }
+}
+
+fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .max_headers(MAX_HEADERS);
+    builder
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+    // The semaphore is never closed, so there always is a permit in the end.
+    let permit = Arc::clone(permits).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Answers are one small segment each; a failure only costs delay.
+                let _ = stream.set_nodelay(true);
+                return (stream, permit);
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a connection; trying on");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}

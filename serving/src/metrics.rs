@@ -1,0 +1,109 @@
+//! All metrics of the HTTP side.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// Bounds in seconds: a lookup takes microseconds, a proxied or woken service up to seconds.
+const DURATION_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.025, 0.1, 1.0, 10.0];
+
+/// What is counted by route and answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: String,
+}
+
+/// The metrics of one process.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<RouteLabels, Histogram>,
+    shard_map_epoch: Gauge,
+    shards: Gauge,
+}
+
+impl Metrics {
+    /// Registers everything, under the service's name.
+    #[must_use]
+    pub fn new(service: &'static str) -> Self {
+        let mut registry = Registry::with_prefix("serving");
+        let requests = Family::default();
+        let durations =
+            Family::new_with_constructor((|| Histogram::new(DURATION_BOUNDS)) as fn() -> Histogram);
+        let (shard_map_epoch, shards) = (Gauge::default(), Gauge::default());
+        registry.register(
+            "http_requests",
+            "Requests answered, by route and status",
+            Family::clone(&requests),
+        );
+        registry.register(
+            "http_request_duration_seconds",
+            "Time from a request's headers to its answer's headers",
+            durations.clone(),
+        );
+        registry.register(
+            "shard_map_epoch",
+            "Epoch of the shard map that answers follow; 0 while none is known",
+            shard_map_epoch.clone(),
+        );
+        registry.register(
+            "shards",
+            "Shards of the shard map that answers follow",
+            shards.clone(),
+        );
+        let build = Info::new([
+            ("service", service),
+            ("version", env!("CARGO_PKG_VERSION")),
+        ]);
+        registry.register("build", "The running program", build);
+        Self {
+            registry,
+            requests,
+            durations,
+            shard_map_epoch,
+            shards,
+        }
+    }
+
+    /// Counts one answer. `route` is the path's pattern, never the path itself.
+    pub fn answered(&self, route: &str, status: u16, took: Duration) {
+        let route = route.to_owned();
+        self.durations
+            .get_or_create(&RouteLabels {
+                route: route.clone(),
+            })
+            .observe(took.as_secs_f64());
+        self.requests
+            .get_or_create(&RequestLabels { route, status })
+            .inc();
+    }
+
+    /// Notes which shard map answers follow from now on; epoch 0 and no shards for none.
+    pub fn follows(&self, epoch: u64, shards: usize) {
+        self.shard_map_epoch
+            .set(i64::try_from(epoch).unwrap_or(i64::MAX));
+        self.shards.set(i64::try_from(shards).unwrap_or(i64::MAX));
+    }
+
+    /// Everything in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// Only if formatting fails.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}

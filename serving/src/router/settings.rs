@@ -1,0 +1,43 @@
+//! The router's settings.
+
+use clap::Args;
+use ofa_crds::kafka::KafkaSettings;
+use ofa_crds::{control, ring};
+
+use crate::cli::ListenArgs;
+
+/// Where the shard map comes from and where answers are given.
+///
+/// With variables `NATS_CLUSTER_<NAME>=url,url` the map is made of these clusters, as upstream;
+/// otherwise it is followed on the control topic.
+#[derive(Debug, Args)]
+pub struct RouterArgs {
+    /// Kafka, for the control topic
+    #[command(flatten)]
+    pub(super) kafka: KafkaSettings,
+    /// `<namespace>.<name>` of the ForwarderPool whose shard map is followed; the only one by default
+    #[arg(long = "pool", env = "FORWARDER_POOL")]
+    pub(super) pool: Option<String>,
+    /// The control topic
+    #[arg(long, env = "SHARD_MAP_TOPIC", default_value = control::DEFAULT_TOPIC)]
+    pub(super) shard_map_topic: String,
+    /// Virtual nodes of each cluster given by NATS_CLUSTER_<NAME>
+    #[arg(long, env = "HASH_RING_REPLICAS", default_value_t = ring::DEFAULT_REPLICAS)]
+    pub(super) hash_ring_replicas: u32,
+    /// This router's name in acknowledgements, unique among routers; the host's name by default
+    #[arg(long = "member", env = "APP_UUID")]
+    pub(super) member: Option<String>,
+    /// Where to listen
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
+}
+
+impl RouterArgs {
+    /// The name in acknowledgements. A container's host name is its instance's name.
+    pub(super) fn member_name(&self) -> String {
+        self.member
+            .clone()
+            .or_else(|| std::env::var("HOSTNAME").ok())
+            .unwrap_or_else(|| format!("router-{}", std::process::id()))
+    }
+}
