@@ -46,11 +46,16 @@ install_libs() {
     ln -sfn "$(readlink -f "$KAFKA_HOME/libs")" "$home/libs"
     return
   fi
+  # Brokers that run from these jars must not lose them for a change elsewhere.
+  if [ -d "$home/libs/" ] && cmp -s "$TOOLS/kafka/pom.xml" "$home/pom.xml"; then
+    return
+  fi
   need_command mvn "Maven (Debian: maven), or set KAFKA_HOME to a Kafka distribution"
   rm -rf "$home/libs" "$home/libs.new"
   long_step "fetching the jars of Kafka $(kafka_version)" \
     mvn --batch-mode --file "$TOOLS/kafka/pom.xml" dependency:copy-dependencies "-DoutputDirectory=$home/libs.new"
   mv "$home/libs.new" "$home/libs"
+  install -m 644 "$TOOLS/kafka/pom.xml" "$home/"
 }
 
 # A broker is started once, used a little and stopped; the JVM then writes down the classes that it has loaded (class-data
