@@ -59,24 +59,23 @@ install_libs() {
 }
 
 # A broker is started once, used a little and stopped; the JVM then writes down the classes that it has loaded (class-data
-# sharing), for the next one to map into memory.
-make_class_archive() {
-  local home=$1 work broker port status=0
-  work=$(mktemp -d)
-  port=$(free_port_pair)
+# sharing), for the next one to map into memory. A subshell, so that an interruption ends the broker too.
+make_class_archive() (
+  home=$1 work=$(mktemp -d) port=$(free_port_pair)
   rm -f "$home/kafka.jsa"
   KAFKA_LISTENERS=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1)) KAFKA_LOG_DIRS=$work/data \
-    KAFKA_OPTS=-XX:ArchiveClassesAtExit=$home/kafka.jsa.new "$home/bin/kafka-server" &
+    KAFKA_OPTS=-XX:ArchiveClassesAtExit=$home/kafka.jsa.new "$home/bin/kafka-server" >"$OFA_CACHE/log/kafka-first-start.log" &
   broker=$!
-  # The tools wait for a broker that is starting.
-  "$home/bin/kafka-cli" TopicCommand --bootstrap-server "127.0.0.1:$port" --create --topic warm-up --partitions 2 &&
-    "$home/bin/kafka-cli" ProducerPerformance --bootstrap-server "127.0.0.1:$port" --topic warm-up \
-      --num-records 1000 --record-size 200 --throughput -1 || status=$?
-  kill -TERM "$broker" || status=$?
-  wait "$broker" || true
-  rm -rf "$work"
-  [ "$status" -eq 0 ] && mv "$home/kafka.jsa.new" "$home/kafka.jsa"
-}
+  trap 'kill -TERM "$broker" 2>/dev/null && wait "$broker"; rm -rf "$work"' EXIT
+
+  # The tools wait for a broker that is starting. Every step by hand: `set -e` is off in here, under `||`.
+  "$home/bin/kafka-cli" TopicCommand --bootstrap-server "127.0.0.1:$port" --create --topic warm-up --partitions 2 || exit
+  "$home/bin/kafka-cli" ProducerPerformance --bootstrap-server "127.0.0.1:$port" --topic warm-up \
+    --num-records 1000 --record-size 200 --throughput -1 || exit
+  kill -TERM "$broker" || exit
+  wait "$broker" # not zero: it ends by the signal
+  mv "$home/kafka.jsa.new" "$home/kafka.jsa"
+)
 
 port_is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
