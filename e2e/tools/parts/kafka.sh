@@ -66,7 +66,7 @@ make_class_archive() (
   KAFKA_LISTENERS=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$((port + 1)) KAFKA_LOG_DIRS=$work/data \
     KAFKA_OPTS=-XX:ArchiveClassesAtExit=$home/kafka.jsa.new "$home/bin/kafka-server" >"$OFA_CACHE/log/kafka-first-start.log" &
   broker=$!
-  trap 'kill -TERM "$broker" 2>/dev/null && wait "$broker"; rm -rf "$work"' EXIT
+  trap 'kill -TERM "$broker" 2>/dev/null && wait "$broker" || true; rm -rf "$work"' EXIT
 
   # The tools wait for a broker that is starting. Every step by hand: `set -e` is off in here, under `||`.
   "$home/bin/kafka-cli" TopicCommand --bootstrap-server "127.0.0.1:$port" --create --topic warm-up --partitions 2 || exit
