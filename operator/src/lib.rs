@@ -1,1 +1,4 @@
-//! placeholder
+//! Reconciles AssetGroup, NatsShard and ForwarderPool onto a platform.
+
+pub mod platform;
+pub mod tls;
