@@ -1,1 +1,23 @@
-//! placeholder
+//! The data plane: from one Kafka topic to the NATS shards that have its assets.
+//!
+//! Four stages, a folder each: [`consume`] takes records from Kafka, [`route`] turns each into the bytes
+//! its shard gets, [`publish`] holds them until a second node of the shard has witnessed them, [`commit`]
+//! works out how far Kafka may be told. [`pump`] drives them.
+
+mod commit;
+mod consume;
+mod forward;
+mod health;
+mod http;
+mod log_limit;
+mod metrics;
+mod publish;
+mod pump;
+mod route;
+mod settings;
+mod shards;
+
+pub use consume::SourceError;
+pub use forward::{ForwardError, run as forward};
+pub use route::{PayloadFormat, Poison};
+pub use settings::{ForwardArgs, SettingsError};

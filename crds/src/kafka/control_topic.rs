@@ -319,7 +319,7 @@ fn read(consumer: &BaseConsumer, topic: &str, state: &watch::Sender<ControlState
                 state.send_if_modified(|state| state.apply(key, message.payload()));
             }
             Some(Err(error)) => {
-                warn!(topic, %error, "reading the control topic goes on after an error")
+                warn!(topic, %error, "reading the control topic goes on after an error");
             }
             None => {}
         }

@@ -1,0 +1,244 @@
+//! `forwarder forward`: puts the stages together and runs them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ofa_crds::kafka::{ControlError, ControlTopic};
+use ofa_crds::{ControlRole, ShardMap};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::consume::{Source, SourceError, SourceSettings};
+use crate::health::Health;
+use crate::http;
+use crate::metrics::Metrics;
+use crate::pump::{Pump, State};
+use crate::route::Encoder;
+use crate::settings::{ForwardArgs, SettingsError};
+use crate::shards::{ShardFactory, Shards};
+
+/// How long to wait before Kafka is asked again for a topic that is not there.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Why the forwarder ended.
+#[derive(Debug, Error)]
+pub enum ForwardError {
+    /// The settings are unusable.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// Kafka cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The shard map cannot be followed.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The address to answer on is not to be had.
+    #[error("cannot listen on {address}: {source}; choose another with PORT and BIND_ADDRESS")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The thread that drives the stages broke down.
+    #[error(
+        "the forwarder's main thread broke down; this is a defect, please report it with the log"
+    )]
+    Broken,
+}
+
+/// Runs a forwarder until `stop`.
+///
+/// # Errors
+/// When it cannot start, or Kafka's client reports a fatal error: the process is to be started again.
+pub async fn run(args: ForwardArgs, stop: CancellationToken) -> Result<(), ForwardError> {
+    let member = args.member_name();
+    let static_map = args.static_map(std::env::vars())?;
+    let address = SocketAddr::new(args.bind, args.port);
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| ForwardError::Listen { address, source })?;
+    let (metrics, health) = (Metrics::new(&member), Arc::new(Health::new()));
+    // The probes answer until the very end, hence a token of their own.
+    let served = CancellationToken::new();
+    tokio::spawn(http::serve(
+        listener,
+        metrics.clone(),
+        health.clone(),
+        served.clone(),
+    ));
+    info!(member, %address, topic = args.topic, group = args.group, "forwarder starting");
+
+    let (in_force, epochs) = mpsc::unbounded_channel();
+    let maps = match static_map {
+        Some(map) => watch::channel(Some(map)).1,
+        None => follow_map(&args, &member, epochs, stop.clone())?,
+    };
+    let result = forward(args, member, maps, in_force, metrics, health, stop).await;
+    served.cancel();
+    result
+}
+
+async fn forward(
+    args: ForwardArgs,
+    member: String,
+    mut maps: watch::Receiver<Option<Arc<ShardMap>>>,
+    in_force: mpsc::UnboundedSender<u64>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) -> Result<(), ForwardError> {
+    let Some(map) = first_map(&mut maps, &health, &stop).await else {
+        return Ok(());
+    };
+    let Some(source) = open_source(&args, &member, &health, &stop).await? else {
+        return Ok(());
+    };
+    let (confirmations, confirmed) = std::sync::mpsc::channel();
+    let epoch = map.epoch();
+    let factory = ShardFactory {
+        member,
+        credentials: args.credentials,
+        confirmed: confirmations,
+        metrics: metrics.clone(),
+    };
+    let shards = Shards::new(factory, map);
+    let _ = in_force.send(epoch);
+    let encoder = Encoder::new(&args.topic, args.payload);
+    let state = State::new();
+    let pump = Pump {
+        source,
+        encoder,
+        shards,
+        confirmed,
+        maps,
+        in_force,
+        metrics,
+        health,
+        stop,
+        state,
+    };
+    // The pump calls librdkafka, which blocks: a thread of its own, inside the runtime for the shards' tasks.
+    let runtime = tokio::runtime::Handle::current();
+    let thread = tokio::task::spawn_blocking(move || {
+        let _entered = runtime.enter();
+        pump.run()
+    });
+    Ok(thread.await.map_err(|_| ForwardError::Broken)??)
+}
+
+/// Follows the pool's map on the control topic, and acknowledges what the pump puts in force.
+fn follow_map(
+    args: &ForwardArgs,
+    member: &str,
+    mut epochs: mpsc::UnboundedReceiver<u64>,
+    stop: CancellationToken,
+) -> Result<watch::Receiver<Option<Arc<ShardMap>>>, ControlError> {
+    let topic = ControlTopic::new(&args.kafka, &args.control_topic)?;
+    let mut state = topic.follow()?;
+    let (sender, receiver) = watch::channel(None);
+    let pool = args.pool.clone().unwrap_or_default();
+    let map_pool = pool.clone();
+    tokio::spawn(async move {
+        while state.changed().await.is_ok() {
+            let map = state.borrow_and_update().maps.get(&map_pool).cloned();
+            let newer = |old: &Option<Arc<ShardMap>>| {
+                map.as_ref()
+                    .is_some_and(|map| old.as_ref().is_none_or(|old| old.epoch() < map.epoch()))
+            };
+            sender.send_if_modified(|old| {
+                newer(old) && {
+                    old.clone_from(&map);
+                    true
+                }
+            });
+        }
+    });
+    let member = member.to_owned();
+    tokio::spawn(async move {
+        while let Some(epoch) = epochs.recv().await {
+            if let Err(error) = topic
+                .ack(&pool, ControlRole::Forwarder, &member, epoch)
+                .await
+            {
+                warn!(epoch, %error, "the shard map's epoch could not be acknowledged");
+            }
+        }
+        if stop.is_cancelled()
+            && let Err(error) = topic.leave(&pool, ControlRole::Forwarder, &member).await
+        {
+            warn!(%error, "leaving could not be told on the control topic");
+        }
+    });
+    Ok(receiver)
+}
+
+async fn first_map(
+    maps: &mut watch::Receiver<Option<Arc<ShardMap>>>,
+    health: &Health,
+    stop: &CancellationToken,
+) -> Option<Arc<ShardMap>> {
+    health.pending(
+        "shard_map",
+        "no shard map of the pool on the control topic yet".to_owned(),
+    );
+    let found = tokio::select! {
+        map = maps.wait_for(Option::is_some) => map.ok()?.clone(),
+        () = stop.cancelled() => None,
+    };
+    maps.mark_unchanged();
+    health.settled("shard_map");
+    found
+}
+
+/// Makes the consumer as soon as the topic is there; `None` when told to stop before.
+async fn open_source(
+    args: &ForwardArgs,
+    member: &str,
+    health: &Health,
+    stop: &CancellationToken,
+) -> Result<Option<Source>, SourceError> {
+    let settings = SourceSettings {
+        kafka: args.kafka.clone(),
+        topic: args.topic.clone(),
+        group: args.group.clone(),
+        offset_reset: args.offset_reset.clone(),
+        client_id: member.to_owned(),
+    };
+    let mut source = Arc::new(Source::new(&settings)?);
+    loop {
+        let asked = source.clone();
+        let checked = tokio::task::spawn_blocking(move || asked.check()).await;
+        match checked {
+            Ok(Ok(())) => break,
+            Ok(Err(error)) => {
+                warn!("{error}; trying on");
+                health.pending("kafka", error.to_string());
+            }
+            Err(_) => {
+                return Err(SourceError::Fatal(
+                    "the check of the topic broke down".to_owned(),
+                ));
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = stop.cancelled() => return Ok(None),
+        }
+    }
+    health.pending("kafka", "not joined the consumer group yet".to_owned());
+    loop {
+        match Arc::try_unwrap(source) {
+            Ok(source) => return Ok(Some(source)),
+            // The check's thread is about to let go of its share.
+            Err(shared) => {
+                source = shared;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}

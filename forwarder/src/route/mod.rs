@@ -1,0 +1,126 @@
+//! Stage 2, route: which shard a record goes to, and the bytes that go there. Pure.
+
+mod frame;
+mod json;
+mod payload;
+mod poison;
+mod prev_offsets;
+mod timestamp;
+
+use ofa_crds::names::asset_of_key;
+use ofa_crds::{KeyHash, ShardMap};
+
+pub(crate) use payload::Timestamp;
+pub use poison::Poison;
+pub(crate) use prev_offsets::Tenure;
+pub(crate) use timestamp::TimestampKind;
+
+use crate::publish::Batch;
+use frame::Framer;
+use payload::{Edited, Stamp};
+use prev_offsets::PrevOffsets;
+
+/// What is published for an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum PayloadFormat {
+    /// As OpenFactory's clients expect it: without the id, with the forwarder's timestamps.
+    #[value(name = "OpenFactory")]
+    OpenFactory,
+    /// The Kafka value, byte by byte.
+    #[value(name = "Verbatim")]
+    Verbatim,
+}
+
+/// A record as it came from Kafka, borrowed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Record<'a> {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) timestamp: Timestamp,
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
+}
+
+/// Turns records into NATS frames. Its buffers are kept, so that a record costs no allocation.
+pub(crate) struct Encoder {
+    format: PayloadFormat,
+    stamp: Stamp,
+    framer: Framer,
+    prev_offsets: PrevOffsets,
+    payload: Vec<u8>,
+}
+
+impl Encoder {
+    pub(crate) fn new(topic: &str, format: PayloadFormat) -> Self {
+        Self {
+            format,
+            stamp: Stamp::new(),
+            framer: Framer::new(topic),
+            prev_offsets: PrevOffsets::new(),
+            payload: Vec::with_capacity(4096),
+        }
+    }
+
+    /// Sets the time that the records of the next chunk are stamped with.
+    pub(crate) fn set_now(&mut self, now_ms: i64) {
+        self.stamp.set_now(now_ms);
+    }
+
+    /// The shard a record goes to, or why it goes nowhere.
+    pub(crate) fn route<'a>(
+        &self,
+        record: &Record<'a>,
+        map: &ShardMap,
+    ) -> Result<Routed<'a>, Poison> {
+        let asset = asset_of_key(record.key)?;
+        let value = record.value.ok_or(Poison::Tombstone)?;
+        let hash = KeyHash::of(asset.as_bytes());
+        let event = Edited::new(value, self.format)?;
+        Ok(Routed {
+            shard: map.index_of(hash),
+            hash,
+            asset,
+            event,
+        })
+    }
+
+    /// Appends a routed record to its shard's batch, unless the shard's nodes would refuse it.
+    pub(crate) fn encode(
+        &mut self,
+        record: &Record<'_>,
+        routed: &Routed<'_>,
+        tenure: Tenure,
+        max_payload: usize,
+        batch: &mut Batch,
+    ) -> Result<(), Poison> {
+        self.payload.clear();
+        routed
+            .event
+            .push(&mut self.payload, &mut self.stamp, record.timestamp);
+        self.framer.set_subject(routed.asset, &routed.event.id);
+        if self.framer.largest_size(self.payload.len()) > max_payload {
+            return Err(Poison::TooLarge);
+        }
+        let prev = self
+            .prev_offsets
+            .replace(routed.hash.0, tenure, record.offset);
+        let size = self.framer.push(
+            batch.buffer(),
+            record.partition,
+            record.offset,
+            prev,
+            &self.payload,
+        );
+        batch.note(record.partition, tenure, record.offset, size);
+        Ok(())
+    }
+}
+
+/// A record on its way to a shard.
+pub(crate) struct Routed<'a> {
+    /// Index of the shard in the map.
+    pub(crate) shard: usize,
+    hash: KeyHash,
+    asset: &'a str,
+    event: Edited<'a>,
+}
