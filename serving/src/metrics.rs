@@ -63,10 +63,7 @@ impl Metrics {
             "Shards of the shard map that answers follow",
             shards.clone(),
         );
-        let build = Info::new([
-            ("service", service),
-            ("version", env!("CARGO_PKG_VERSION")),
-        ]);
+        let build = Info::new([("service", service), ("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The running program", build);
         Self {
             registry,

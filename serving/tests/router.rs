@@ -53,10 +53,7 @@ async fn golden_vectors_of_openfactory() {
     let served = serve(known(&["C1", "C2"])).await;
     let of_two = ["C2", "C2", "C1", "C1", "C1", "C2"];
     let of_three = ["C2", "C2", "C3", "C1", "C3", "C3"];
-    for (clusters, expected) in [
-        (&["C1", "C2"][..], of_two),
-        (&["C1", "C2", "C3"], of_three),
-    ] {
+    for (clusters, expected) in [(&["C1", "C2"][..], of_two), (&["C1", "C2", "C3"], of_three)] {
         served.routing.send(known(clusters)).unwrap();
         let keys = [
             "PROVER3018",

@@ -65,9 +65,7 @@ mod tests {
     use super::*;
 
     fn of(variables: &[(&str, &str)]) -> Result<Option<ShardMap>, StaticMapError> {
-        let owned = variables
-            .iter()
-            .map(|&(k, v)| (k.to_owned(), v.to_owned()));
+        let owned = variables.iter().map(|&(k, v)| (k.to_owned(), v.to_owned()));
         static_map(owned, 128)
     }
 

@@ -1,0 +1,76 @@
+//! The commands of `ofa`, one file each.
+
+mod output;
+mod produce;
+mod route;
+mod simulate;
+mod stop;
+mod subscribe;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Watch, feed and try out an OpenFactory fan-out layer
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+    /// What is logged to standard error: error, warn, info, debug, or filters by module
+    #[arg(
+        long,
+        env = "LOG_LEVEL",
+        default_value = "warn,rdkafka=error",
+        global = true
+    )]
+    log_level: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say which shard has an asset
+    Route(route::RouteArgs),
+    /// Print the events of assets as they happen, and where some were missed
+    Subscribe(subscribe::SubscribeArgs),
+    /// Write events to Kafka
+    Produce(produce::ProduceArgs),
+    /// Be a factory: machines that write events to Kafka
+    Simulate(simulate::SimulateArgs),
+}
+
+/// Which routing layer is asked
+#[derive(Debug, clap::Args)]
+struct RouterArgs {
+    /// Address of the routing layer
+    #[arg(
+        long,
+        env = "ASSET_ROUTER_URL",
+        default_value = "http://127.0.0.1:8002",
+        value_name = "URL"
+    )]
+    router: String,
+}
+
+impl Args {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What went wrong and what to do about it.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let Self { command, log_level } = self;
+        let filter = EnvFilter::try_new(&log_level)
+            .with_context(|| format!("LOG_LEVEL '{log_level}' cannot be read; use info"))?;
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .init();
+        let done = match command {
+            Command::Route(args) => args.run().await,
+            Command::Subscribe(args) => args.run().await,
+            Command::Produce(args) => args.run().await,
+            Command::Simulate(args) => args.run().await,
+        };
+        output::unless_reader_is_gone(done)
+    }
+}

@@ -1,0 +1,43 @@
+//! What can go wrong before a subscription stands. Afterwards everything is an [`Item`](crate::Item).
+
+use thiserror::Error;
+
+use crate::router::RouterError;
+
+/// Why a subscription could not begin.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The routing layer gave no answer.
+    #[error(transparent)]
+    Router(#[from] RouterError),
+    /// The addresses of a shard's nodes cannot be used.
+    #[error(
+        "shard {shard} cannot be connected to at {urls}: {source}; check the addresses that the router answers"
+    )]
+    Connect {
+        /// The shard.
+        shard: String,
+        /// Its nodes.
+        urls: String,
+        /// Why.
+        source: async_nats::ConnectError,
+    },
+    /// NATS refused the subject.
+    #[error("shard {shard} cannot be subscribed to on '{subject}': {source}")]
+    Subscribe {
+        /// The shard.
+        shard: String,
+        /// The subject.
+        subject: String,
+        /// Why.
+        source: async_nats::SubscribeError,
+    },
+    /// The shard map has no such shard.
+    #[error("there is no shard '{name}'; there are: {known}")]
+    UnknownShard {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+}

@@ -1,0 +1,119 @@
+//! What a subscription yields.
+
+use std::fmt;
+
+use crate::event::Event;
+
+/// One thing that happened to a subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// The next event of an asset.
+    Event(Event),
+    /// An event that is not newer than what was yielded before. Only with
+    /// [`SubscribeOptions::stale`](crate::SubscribeOptions), for whoever counts duplicates.
+    Stale(Event),
+    /// Events are missing here, or may be.
+    Gap(Gap),
+    /// The subscription now receives from another shard.
+    Moved {
+        /// The shard before.
+        from: String,
+        /// The shard from now on.
+        to: String,
+        /// Epoch of the shard map that says so, where the router tells.
+        epoch: Option<u64>,
+    },
+    /// The connection to the shard is lost; another node is being tried.
+    Disconnected {
+        /// The shard.
+        shard: String,
+    },
+    /// The connection stands. What was published meanwhile was missed; the next event of each asset tells
+    /// whether there was anything.
+    Reconnected {
+        /// The shard.
+        shard: String,
+        /// Name of the node.
+        node: String,
+    },
+}
+
+/// Missing events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// The asset; `None` when it may be any that the subscription watches.
+    pub asset: Option<String>,
+    /// What is missing.
+    pub extent: Extent,
+    /// Who missed it.
+    pub cause: Cause,
+}
+
+/// What is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extent {
+    /// The asset's event at `last` was missed, and perhaps some before it, but none before `first`.
+    Missed {
+        /// Kafka topic.
+        topic: String,
+        /// Partition.
+        partition: u32,
+        /// First offset that may be missing.
+        first: u64,
+        /// Last offset that is missing.
+        last: u64,
+    },
+    /// Nothing tells whether the asset had events at these offsets: the forwarder did not know the event before.
+    Possible {
+        /// Kafka topic.
+        topic: String,
+        /// Partition.
+        partition: u32,
+        /// First offset that may be missing.
+        first: u64,
+        /// Last offset that may be missing.
+        last: u64,
+    },
+    /// Nothing is known but that something was missed.
+    Unknown,
+}
+
+/// Who missed the events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// They did not arrive: the connection was interrupted, or they were lost on the way.
+    Delivery,
+    /// They arrived, but the subscription's queue was full because its consumer was too slow.
+    SlowConsumer,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let asset = self.asset.as_deref().unwrap_or("some asset");
+        match &self.extent {
+            Extent::Missed {
+                topic,
+                partition,
+                first,
+                last,
+            } => write!(
+                f,
+                "{asset}: missed events in {topic}/{partition}/{first}..={last}"
+            )?,
+            Extent::Possible {
+                topic,
+                partition,
+                first,
+                last,
+            } => write!(
+                f,
+                "{asset}: may have missed events in {topic}/{partition}/{first}..={last}"
+            )?,
+            Extent::Unknown => write!(f, "{asset}: missed events")?,
+        }
+        match self.cause {
+            Cause::Delivery => Ok(()),
+            Cause::SlowConsumer => write!(f, " (this consumer is too slow)"),
+        }
+    }
+}

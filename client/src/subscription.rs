@@ -1,0 +1,53 @@
+//! What a client holds while it watches.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use tokio::sync::mpsc;
+
+use crate::item::Item;
+
+/// How a subscription behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct SubscribeOptions {
+    /// Items that wait for their consumer at most. Past it events are left out and named in a gap.
+    pub queue: usize,
+    /// Whether events that are not newer than what was yielded are yielded as [`Item::Stale`].
+    pub stale: bool,
+}
+
+impl Default for SubscribeOptions {
+    fn default() -> Self {
+        Self {
+            // A second of a busy machine, a few hundred KiB.
+            queue: 1024,
+            stale: false,
+        }
+    }
+}
+
+/// A stream of [`Item`]s; ends the subscription when dropped.
+#[derive(Debug)]
+pub struct Subscription {
+    items: mpsc::Receiver<Item>,
+}
+
+impl Subscription {
+    pub(crate) fn new(items: mpsc::Receiver<Item>) -> Self {
+        Self { items }
+    }
+
+    /// The next item. `None` only when the runtime shuts down.
+    pub async fn next_item(&mut self) -> Option<Item> {
+        self.items.recv().await
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Item>> {
+        self.items.poll_recv(cx)
+    }
+}

@@ -1,0 +1,126 @@
+//! An asset moves to another shard; a consumer that is too slow is told.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use common::{
+    ASSET, NodePlan, Publisher, account, offset, publish, receive_rest, router, routing, shard,
+    until,
+};
+use ofa_client::{Cause, Extent, Item, SubscribeOptions};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moved_asset_is_followed_without_loss_and_in_order() {
+    let (a, b) = (NodePlan::new("a"), NodePlan::new("b"));
+    let _nodes = (a.start("C1", &[]).await, b.start("C2", &[]).await);
+    let router = router(routing(1, vec![shard("C1", &[&a])])).await;
+    let client = common::client(&router);
+    let mut subscription = client.subscribe(&ASSET.parse().unwrap()).await.unwrap();
+    // While an asset moves, forwarders publish to both shards.
+    let publisher = Publisher::start(&[a.url(), b.url()], true).await;
+    let mut items = until(&mut subscription, |item| offset(item) >= Some(60)).await;
+
+    router
+        .routing
+        .send(routing(2, vec![shard("C2", &[&b])]))
+        .unwrap();
+    items.extend(until(&mut subscription, |item| matches!(item, Item::Moved { .. })).await);
+    let moved = Item::Moved {
+        from: "C1".into(),
+        to: "C2".into(),
+        epoch: Some(2),
+    };
+    assert_eq!(items.last(), Some(&moved));
+
+    let at_move = items.iter().filter_map(offset).max().unwrap();
+    items.extend(
+        until(&mut subscription, |item| {
+            offset(item) > Some(at_move + 3000)
+        })
+        .await,
+    );
+    let last = publisher.stop().await;
+    receive_rest(&mut subscription, &mut items, last).await;
+    assert_eq!(account(&items, last), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_is_too_slow_is_told_what_it_missed() {
+    let a = NodePlan::new("a");
+    let node = a.start("C1", &[]).await;
+    let router = router(routing(1, vec![shard("C1", &[&a])])).await;
+    let client = common::client(&router);
+    let options = SubscribeOptions {
+        queue: 10,
+        ..SubscribeOptions::default()
+    };
+    let mut subscription = client
+        .subscribe_with(&ASSET.parse().unwrap(), options)
+        .await
+        .unwrap();
+    common::wait_for_subscriptions(&node, 1).await;
+    let connection = async_nats::connect(a.url()).await.unwrap();
+    for index in 0..100 {
+        publish(&connection, index, true).await;
+    }
+    connection.flush().await.unwrap();
+    common::wait_for_delivery(&node, 100).await;
+
+    let items = until(&mut subscription, |item| matches!(item, Item::Gap(_))).await;
+    assert_eq!(items.iter().filter_map(offset).count(), 10);
+    let Some(Item::Gap(gap)) = items.last() else {
+        panic!("{items:?}");
+    };
+    assert_eq!(gap.cause, Cause::SlowConsumer);
+    let Extent::Missed { first, .. } = gap.extent else {
+        panic!("{gap:?}");
+    };
+    assert_eq!(first, 30);
+    publish(&connection, 100, true).await;
+    let rest = until(&mut subscription, |item| offset(item) == Some(300)).await;
+    let all: Vec<Item> = items.into_iter().chain(rest).collect();
+    let named: u64 = all
+        .iter()
+        .filter_map(|item| match item {
+            Item::Gap(gap) => match gap.extent {
+                Extent::Missed { first, last, .. } => Some((last - first) / 3 + 1),
+                _ => None,
+            },
+            _ => None,
+        })
+        .sum();
+    let received = all.iter().filter_map(offset).count();
+    assert_eq!(named + received as u64, 101);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_assets_of_a_shard_can_be_watched_and_repeats_counted() {
+    let a = NodePlan::new("a");
+    let node = a.start("C1", &[]).await;
+    let router = router(routing(1, vec![shard("C1", &[&a])])).await;
+    let client = common::client(&router);
+    let unknown = client
+        .subscribe_all("C9", SubscribeOptions::default())
+        .await;
+    assert!(unknown.unwrap_err().to_string().contains("there are: C1"));
+    let options = SubscribeOptions {
+        stale: true,
+        ..SubscribeOptions::default()
+    };
+    let mut subscription = client.subscribe_all("C1", options).await.unwrap();
+    common::wait_for_subscriptions(&node, 1).await;
+    let connection = async_nats::connect(a.url()).await.unwrap();
+    for index in [0, 1, 1, 2] {
+        publish(&connection, index, true).await;
+    }
+    connection
+        .publish("_OFA.witness.f1", "".into())
+        .await
+        .unwrap();
+    let items = until(&mut subscription, |item| offset(item) == Some(6)).await;
+    let kinds: Vec<bool> = items
+        .iter()
+        .map(|item| matches!(item, Item::Stale(_)))
+        .collect();
+    assert_eq!(kinds, [false, false, true, false]);
+}
