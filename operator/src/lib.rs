@@ -1,4 +1,13 @@
 //! Reconciles AssetGroup, NatsShard and ForwarderPool onto a platform.
 
+pub mod cli;
+pub mod controllers;
+pub mod http;
+pub mod metrics;
+pub mod plain;
 pub mod platform;
+pub mod reconciler;
+pub mod resources;
+pub mod run;
+pub mod status_table;
 pub mod tls;

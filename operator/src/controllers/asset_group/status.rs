@@ -1,0 +1,17 @@
+//! What is said about a group.
+
+use jiff::Timestamp;
+use ofa_crds::api::{AssetGroup, AssetGroupStatus};
+
+use crate::controllers::conditions::{Outcome, merge};
+
+/// The status after `outcome`.
+pub(super) fn status(group: &AssetGroup, outcome: &Outcome) -> AssetGroupStatus {
+    let old = group.status.clone().unwrap_or_default();
+    let generation = group.metadata.generation;
+    AssetGroupStatus {
+        observed_generation: generation,
+        conditions: merge(&old.conditions, outcome, generation, Timestamp::now()),
+        ..old
+    }
+}

@@ -1,0 +1,273 @@
+//! Kafka as the operator uses it: shard maps out, acknowledgements and positions in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ofa_crds::kafka::{ControlError, ControlState, ControlTopic, KafkaSettings};
+use ofa_crds::{ControlRole, ShardMap};
+use parking_lot::Mutex;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+use thiserror::Error;
+use tokio::sync::watch;
+
+/// How long a question may take: a broker that is not there must not hold up other resources for longer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why Kafka could not be used.
+#[derive(Debug, Error)]
+pub enum ControlPlaneError {
+    /// The control topic refused.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Kafka refused.
+    #[error("Kafka at {brokers} refuses: {source}")]
+    Kafka {
+        /// Who was asked.
+        brokers: String,
+        /// Why.
+        source: KafkaError,
+    },
+    /// Nobody answered.
+    #[error(
+        "Kafka at {0} does not answer; check that it runs and that kafka.bootstrapServers is right"
+    )]
+    NoAnswer(String),
+    /// The topic does not exist.
+    #[error("topic {0} does not exist; create it")]
+    NoTopic(String),
+}
+
+/// A pool and how it reaches Kafka.
+#[derive(Debug, Clone)]
+pub struct PoolRef {
+    /// `<namespace>.<name>`.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Where its Kafka is, as the operator reaches it.
+    pub kafka: KafkaSettings,
+}
+
+/// What stands on the control topic for a pool.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Published {
+    /// The newest map.
+    pub map: Option<Arc<ShardMap>>,
+    /// The epoch each forwarder acts by.
+    pub acknowledged: BTreeMap<String, u64>,
+}
+
+/// How far a consumer group is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Partitions of the topic.
+    pub partitions: u32,
+    /// Records behind the end; where nothing is committed, all that a partition holds.
+    pub lag: u64,
+}
+
+/// Kafka as the operator uses it.
+#[async_trait]
+pub trait ControlPlane: Send + Sync {
+    /// What stands on the control topic for a pool.
+    ///
+    /// # Errors
+    /// When the whole topic could not be read.
+    async fn published(&self, pool: &PoolRef) -> Result<Published, ControlPlaneError>;
+
+    /// Publishes a pool's map and waits until Kafka has it.
+    ///
+    /// # Errors
+    /// When Kafka does not take it.
+    async fn publish(&self, pool: &PoolRef, map: &ShardMap) -> Result<(), ControlPlaneError>;
+
+    /// Removes a pool's map and the acknowledgements of members that are gone.
+    ///
+    /// # Errors
+    /// When Kafka does not take it.
+    async fn withdraw(&self, pool: &PoolRef) -> Result<(), ControlPlaneError>;
+
+    /// How far a consumer group is in a topic.
+    ///
+    /// # Errors
+    /// When Kafka cannot be asked.
+    async fn progress(
+        &self,
+        kafka: &KafkaSettings,
+        topic: &str,
+        group: &str,
+    ) -> Result<Progress, ControlPlaneError>;
+}
+
+/// The real one.
+pub struct KafkaControlPlane {
+    topic: String,
+    followed: Mutex<BTreeMap<String, Followed>>,
+}
+
+#[derive(Clone)]
+struct Followed {
+    topic: ControlTopic,
+    state: watch::Receiver<ControlState>,
+}
+
+impl KafkaControlPlane {
+    /// Uses the control topic `topic` of every Kafka that pools name.
+    #[must_use]
+    pub fn new(topic: &str) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            followed: Mutex::default(),
+        }
+    }
+
+    fn follow(&self, kafka: &KafkaSettings) -> Result<Followed, ControlPlaneError> {
+        // The settings are all that tells two connections apart.
+        let key = format!("{kafka:?}");
+        let mut followed = self.followed.lock();
+        if let Some(known) = followed.get(&key) {
+            return Ok(known.clone());
+        }
+        let topic = ControlTopic::new(kafka, &self.topic)?;
+        let new = Followed {
+            state: topic.follow()?,
+            topic,
+        };
+        followed.insert(key, new.clone());
+        Ok(new)
+    }
+
+    async fn caught_up(&self, kafka: &KafkaSettings) -> Result<ControlState, ControlPlaneError> {
+        let mut followed = self.follow(kafka)?;
+        if !followed.state.borrow().caught_up {
+            let no_answer = || ControlPlaneError::NoAnswer(kafka.brokers.clone());
+            let ensured = tokio::time::timeout(PATIENCE, followed.topic.ensure()).await;
+            ensured.map_err(|_| no_answer())??;
+            let read = followed.state.wait_for(|state| state.caught_up);
+            let read = tokio::time::timeout(PATIENCE, read).await;
+            read.map_err(|_| no_answer())?.map_err(|_| no_answer())?;
+        }
+        Ok(followed.state.borrow().clone())
+    }
+}
+
+#[async_trait]
+impl ControlPlane for KafkaControlPlane {
+    async fn published(&self, pool: &PoolRef) -> Result<Published, ControlPlaneError> {
+        let state = self.caught_up(&pool.kafka).await?;
+        let of_pool = state
+            .acks
+            .iter()
+            .filter(|((name, role, _), _)| *name == pool.name && *role == ControlRole::Forwarder);
+        Ok(Published {
+            map: state.maps.get(&pool.name).cloned(),
+            acknowledged: of_pool
+                .map(|((_, _, member), ack)| (member.clone(), ack.epoch))
+                .collect(),
+        })
+    }
+
+    async fn publish(&self, pool: &PoolRef, map: &ShardMap) -> Result<(), ControlPlaneError> {
+        let mut followed = self.follow(&pool.kafka)?;
+        followed.topic.publish_map(&pool.name, map).await?;
+        // What was written is read before anybody decides by it again.
+        let arrived = followed.state.wait_for(|state| {
+            state
+                .maps
+                .get(&pool.name)
+                .is_some_and(|read| read.epoch() >= map.epoch())
+        });
+        let arrived = tokio::time::timeout(PATIENCE, arrived).await;
+        match arrived {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(ControlPlaneError::NoAnswer(pool.kafka.brokers.clone())),
+        }
+    }
+
+    async fn withdraw(&self, pool: &PoolRef) -> Result<(), ControlPlaneError> {
+        let state = self.caught_up(&pool.kafka).await?;
+        let followed = self.follow(&pool.kafka)?;
+        if state.maps.contains_key(&pool.name) {
+            followed.topic.remove_map(&pool.name).await?;
+        }
+        for (name, role, member) in state.acks.keys() {
+            if *name == pool.name && *role == ControlRole::Forwarder {
+                followed.topic.leave(name, *role, member).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn progress(
+        &self,
+        kafka: &KafkaSettings,
+        topic: &str,
+        group: &str,
+    ) -> Result<Progress, ControlPlaneError> {
+        let (kafka, topic, group) = (kafka.clone(), topic.to_owned(), group.to_owned());
+        let brokers = kafka.brokers.clone();
+        let asked = tokio::task::spawn_blocking(move || ask_progress(&kafka, &topic, &group));
+        asked
+            .await
+            .unwrap_or(Err(ControlPlaneError::NoAnswer(brokers)))
+    }
+}
+
+fn ask_progress(
+    kafka: &KafkaSettings,
+    topic: &str,
+    group: &str,
+) -> Result<Progress, ControlPlaneError> {
+    let failed = |source| ControlPlaneError::Kafka {
+        brokers: kafka.brokers.clone(),
+        source,
+    };
+    let mut config = kafka.client_config().map_err(ControlError::from)?;
+    let consumer: BaseConsumer = config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("allow.auto.create.topics", "false")
+        .create()
+        .map_err(failed)?;
+    let metadata = consumer
+        .fetch_metadata(Some(topic), PATIENCE)
+        .map_err(|_| ControlPlaneError::NoAnswer(kafka.brokers.clone()))?;
+    let partitions: Vec<i32> = metadata
+        .topics()
+        .iter()
+        .flat_map(|topic| topic.partitions())
+        .map(|p| p.id())
+        .collect();
+    if partitions.is_empty() {
+        return Err(ControlPlaneError::NoTopic(topic.to_owned()));
+    }
+    let mut wanted = TopicPartitionList::new();
+    for &partition in &partitions {
+        wanted.add_partition(topic, partition);
+    }
+    let committed = consumer
+        .committed_offsets(wanted, PATIENCE)
+        .map_err(failed)?;
+    let mut lag = 0;
+    for &partition in &partitions {
+        let (low, high) = consumer
+            .fetch_watermarks(topic, partition, PATIENCE)
+            .map_err(failed)?;
+        let position = match committed
+            .find_partition(topic, partition)
+            .map(|found| found.offset())
+        {
+            Some(Offset::Offset(offset)) => offset.max(low),
+            _ => low,
+        };
+        lag += u64::try_from(high - position).unwrap_or(0);
+    }
+    Ok(Progress {
+        partitions: u32::try_from(partitions.len()).unwrap_or(u32::MAX),
+        lag,
+    })
+}

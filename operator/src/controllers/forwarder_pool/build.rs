@@ -1,0 +1,125 @@
+//! The workload of a pool's forwarders.
+
+use ofa_crds::api::{PayloadFormat, StartPosition};
+
+use super::map::Candidate;
+use super::validate::{ValidPool, control_name};
+use crate::controllers::nats_shard::credentials::{FORWARDER, FORWARDER_NAME_KEY, secret_name};
+use crate::controllers::{Settings, kafka_connection};
+use crate::platform::{
+    Check, EnvValue, EnvVar, FileContent, MountedFile, Port, Probe, Probes, SecretKey, Stop,
+    StopSignal, UpdateStrategy, Workload, WorkloadKind,
+};
+
+/// Port of metrics and health.
+const PORT: u16 = 4000;
+
+/// Where forwarders find the credentials of each shard.
+const CREDENTIALS: &str = "/etc/ofa/nats";
+
+/// A forwarder drains what is in flight and commits; beyond this it is stuck.
+const GRACE_SECONDS: u32 = 30;
+
+/// Builds the workload of the forwarders, who get the credentials of every shard selected.
+#[must_use]
+pub fn build(pool: &ValidPool, shards: &[Candidate], settings: &Settings) -> Workload {
+    let (kafka_env, kafka_files) = kafka_connection::for_instances(&pool.kafka, &settings.kafka);
+    let credentials = shards.iter().flat_map(credential_files);
+    Workload {
+        id: pool.workload_id(),
+        owner: pool.identity.owner("ForwarderPool"),
+        kind: WorkloadKind::Stateless { scratch: None },
+        image: pool.image.clone(),
+        command: Vec::new(),
+        args: vec!["forward".to_owned()],
+        env: kafka_env.into_iter().chain(env(pool, settings)).collect(),
+        files: kafka_files.into_iter().chain(credentials).collect(),
+        ports: vec![Port::new("http", PORT)],
+        probes: probes(),
+        replicas: pool.replicas,
+        spread: pool.spread.clone(),
+        resources: pool.resources.clone(),
+        stop: Stop {
+            signal: StopSignal::Term,
+            grace_seconds: GRACE_SECONDS,
+        },
+        update: UpdateStrategy::Rolling,
+        services: Vec::new(),
+    }
+}
+
+fn env(pool: &ValidPool, settings: &Settings) -> Vec<EnvVar> {
+    let start = match pool.source.start {
+        StartPosition::Earliest => "earliest",
+        StartPosition::Latest => "latest",
+    };
+    let payload = match pool.payload {
+        PayloadFormat::OpenFactory => "OpenFactory",
+        PayloadFormat::Verbatim => "Verbatim",
+    };
+    let mut env = vec![
+        EnvVar::text("KAFKA_TOPIC", pool.source.topic.as_str()),
+        EnvVar::text("KAFKA_GROUP", pool.consumer_group.as_str()),
+        EnvVar::text("KAFKA_AUTO_OFFSET_RESET", start),
+        EnvVar::text("FORWARDER_POOL", control_name(&pool.identity)),
+        EnvVar::text("SHARD_MAP_TOPIC", settings.control_topic.as_str()),
+        EnvVar::text("NATS_CREDENTIALS_DIR", CREDENTIALS),
+        EnvVar::text("PAYLOAD", payload),
+        EnvVar::text("PORT", PORT.to_string()),
+        EnvVar::of("BIND_ADDRESS", EnvValue::BindAddress),
+        EnvVar::of("APP_UUID", EnvValue::PodName),
+    ];
+    if let Some(topic) = &pool.dead_letter_topic {
+        env.push(EnvVar::text("DEAD_LETTER_TOPIC", topic.as_str()));
+    }
+    env
+}
+
+/// User, password and authority of one shard, in a directory called like it on the ring.
+fn credential_files(candidate: &Candidate) -> Vec<MountedFile> {
+    let Some(shard) = &candidate.shard else {
+        return Vec::new();
+    };
+    let secret = secret_name(&candidate.resource);
+    let file = |name: &str, secret: &str, key: &str, optional| MountedFile {
+        path: format!("{CREDENTIALS}/{}/{name}", shard.name),
+        content: FileContent::Secret {
+            key: SecretKey {
+                secret: secret.to_owned(),
+                key: key.to_owned(),
+            },
+            optional,
+        },
+    };
+    let mut files = vec![
+        file("username", &secret, FORWARDER_NAME_KEY, false),
+        file("password", &secret, FORWARDER, false),
+    ];
+    files.extend(
+        candidate
+            .tls_secret
+            .iter()
+            .map(|tls| file("ca.crt", tls, "ca.crt", true)),
+    );
+    files
+}
+
+fn probes() -> Probes {
+    let get = |period, path: &str| {
+        Probe::every(
+            period,
+            Check::Http {
+                port: PORT,
+                path: path.to_owned(),
+            },
+        )
+    };
+    Probes {
+        startup: None,
+        readiness: Some(get(2, "/ready")),
+        liveness: Some(Probe {
+            initial_delay: 10,
+            ..get(10, "/live")
+        }),
+    }
+}

@@ -1,0 +1,122 @@
+//! From a spec to what can be built.
+
+use std::collections::BTreeMap;
+
+use ofa_crds::api::{
+    DEFAULT_FORWARDERS, ForwarderPool, ForwarderSource, KafkaConnection, PayloadFormat, Resources,
+    Spread,
+};
+use thiserror::Error;
+
+use crate::controllers::{Identity, Settings};
+use crate::platform::WorkloadId;
+
+/// A spec that cannot be built.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct Invalid {
+    /// The CamelCase reason.
+    pub reason: &'static str,
+    message: String,
+}
+
+/// A pool that can be built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidPool {
+    /// Which resource.
+    pub identity: Identity,
+    /// What is read.
+    pub source: ForwarderSource,
+    /// How Kafka is reached.
+    pub kafka: KafkaConnection,
+    /// Consumer group.
+    pub consumer_group: String,
+    /// Labels of the shards.
+    pub shard_labels: BTreeMap<String, String>,
+    /// Virtual nodes of each shard.
+    pub ring_replicas: u32,
+    /// Number of forwarders.
+    pub replicas: u16,
+    /// What is published.
+    pub payload: PayloadFormat,
+    /// Where records go that cannot be forwarded.
+    pub dead_letter_topic: Option<String>,
+    /// Image of the forwarders.
+    pub image: String,
+    /// CPU and memory of each.
+    pub resources: Resources,
+    /// How they lie over the hosts.
+    pub spread: Spread,
+}
+
+impl ValidPool {
+    /// The workload of the forwarders.
+    #[must_use]
+    pub fn workload_id(&self) -> WorkloadId {
+        WorkloadId::new(
+            self.identity.namespace.as_str(),
+            self.identity.name.as_str(),
+        )
+    }
+}
+
+/// The pool's name on the control topic.
+#[must_use]
+pub fn control_name(identity: &Identity) -> String {
+    format!("{}.{}", identity.namespace, identity.name)
+}
+
+/// Parses a pool's spec.
+///
+/// # Errors
+/// With what to change.
+pub fn validate(pool: &ForwarderPool, settings: &Settings) -> Result<ValidPool, Invalid> {
+    let identity = Identity::of(&pool.metadata);
+    let spec = pool.spec.clone();
+    let invalid = |reason, message: String| Err(Invalid { reason, message });
+    if spec.autoscaling.is_some() {
+        return invalid(
+            "Unsupported",
+            "spec.autoscaling needs the scale subresource of Kubernetes; set spec.replicas instead"
+                .to_owned(),
+        );
+    }
+    for topic in std::iter::once(&spec.source.topic).chain(&spec.dead_letter_topic) {
+        if !is_topic(topic) {
+            return invalid(
+                "Invalid",
+                format!(
+                    "'{topic}' is no topic name; use 1 to 249 letters, digits, '.', '_' and '-'"
+                ),
+            );
+        }
+    }
+    if spec.dead_letter_topic.as_ref() == Some(&spec.source.topic) {
+        return invalid(
+            "Invalid",
+            "spec.deadLetterTopic must be another topic than the source, which would feed itself"
+                .to_owned(),
+        );
+    }
+    Ok(ValidPool {
+        source: spec.source,
+        kafka: spec.kafka,
+        consumer_group: spec.consumer_group,
+        shard_labels: spec.shard_selector.match_labels,
+        ring_replicas: spec.hash_ring_replicas,
+        replicas: spec.replicas.unwrap_or(DEFAULT_FORWARDERS),
+        payload: spec.payload,
+        dead_letter_topic: spec.dead_letter_topic,
+        image: spec
+            .image
+            .unwrap_or_else(|| settings.forwarder_image.clone()),
+        resources: spec.resources,
+        spread: spec.spread,
+        identity,
+    })
+}
+
+fn is_topic(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    !name.is_empty() && name.len() <= 249 && name.bytes().all(legal)
+}

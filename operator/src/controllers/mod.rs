@@ -1,0 +1,96 @@
+//! The reconcilers: one folder a kind, one file a step. They know no platform, only the trait.
+
+pub mod asset_group;
+pub mod conditions;
+pub mod control_plane;
+pub mod forwarder_pool;
+pub mod kafka_connection;
+pub mod nats_shard;
+pub mod plain;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use ofa_crds::api::{NatsShard, PAUSED_ANNOTATION};
+use ofa_crds::kafka::KafkaSettings;
+
+use crate::platform::{DeploymentPlatform, Owner};
+use control_plane::ControlPlane;
+
+/// What every reconciler works with.
+pub struct Context<'a> {
+    /// Where workloads run.
+    pub platform: &'a dyn DeploymentPlatform,
+    /// Kafka, as far as the operator uses it.
+    pub control: &'a dyn ControlPlane,
+    /// What the operator was started with.
+    pub settings: &'a Settings,
+    /// For questions to NATS nodes.
+    pub http: &'a reqwest::Client,
+    /// All shards, with their status.
+    pub shards: &'a [NatsShard],
+    /// `<namespace>.<name>` of all pools that exist, and how each reaches Kafka.
+    pub pools: &'a [control_plane::PoolRef],
+}
+
+/// Settings that hold for all resources.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How to reach Kafka where a resource does not say.
+    pub kafka: KafkaSettings,
+    /// The control topic.
+    pub control_topic: String,
+    /// Image of the forwarders where a pool does not say.
+    pub forwarder_image: String,
+}
+
+/// Which resource, and which version of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Unique id.
+    pub uid: String,
+    /// Generation of the spec.
+    pub generation: Option<i64>,
+    /// Whether a pause annotation stops all changes.
+    pub paused: bool,
+}
+
+impl Identity {
+    /// The identity in an object's metadata.
+    #[must_use]
+    pub fn of(meta: &ObjectMeta) -> Self {
+        let annotations = meta.annotations.as_ref();
+        Self {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            generation: meta.generation,
+            paused: annotations
+                .and_then(|all| all.get(PAUSED_ANNOTATION))
+                .is_some_and(|v| v == "true"),
+        }
+    }
+
+    /// The resource as the owner of what is run for it.
+    #[must_use]
+    pub fn owner(&self, kind: &str) -> Owner {
+        Owner {
+            kind: kind.to_owned(),
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+        }
+    }
+}
+
+/// Whether anything of a deleted resource is left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    /// Nothing.
+    Done,
+    /// It is going.
+    UnderWay,
+    /// It stays until somebody has done what this says.
+    Refused(String),
+}

@@ -1,0 +1,119 @@
+//! The text of nats.conf.
+
+use std::fmt::Write as _;
+
+use super::credentials::{CLIENT, Credentials, FORWARDER, ROUTE};
+use super::validate::ValidShard;
+
+/// Port for clients.
+pub const CLIENT_PORT: u16 = 4222;
+
+/// Port for the other nodes.
+pub const CLUSTER_PORT: u16 = 6222;
+
+/// Port for monitoring.
+pub const MONITOR_PORT: u16 = 8222;
+
+/// Directory of the TLS files.
+pub const TLS_DIRECTORY: &str = "/etc/nats/tls";
+
+/// The configuration of every node of a shard whose nodes are reached under `hosts`. A node's own name and
+/// address come from its environment, so that all have the same.
+#[must_use]
+pub fn nats_conf(shard: &ValidShard, hosts: &[String], credentials: &Credentials) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_conf(&mut text, shard, hosts, credentials);
+    text
+}
+
+fn write_conf(
+    out: &mut String,
+    shard: &ValidShard,
+    hosts: &[String],
+    credentials: &Credentials,
+) -> std::fmt::Result {
+    let config = &shard.config;
+    writeln!(out, "server_name: $POD_NAME")?;
+    writeln!(out, "host: $BIND_ADDRESS")?;
+    writeln!(out, "port: {CLIENT_PORT}")?;
+    writeln!(out, "http_port: {MONITOR_PORT}")?;
+    writeln!(out, "max_payload: {}", config.max_payload)?;
+    writeln!(out, "max_pending: {}", config.max_pending)?;
+    writeln!(out, "max_connections: {}", config.max_connections)?;
+    writeln!(out, "lame_duck_duration: \"{}s\"", config.lame_duck_seconds)?;
+    writeln!(
+        out,
+        "lame_duck_grace_period: \"{LAME_DUCK_GRACE_SECONDS}s\""
+    )?;
+    writeln!(
+        out,
+        "# A slow client is disconnected; it never holds back the forwarders."
+    )?;
+    writeln!(out, "no_fast_producer_stall: true")?;
+    write_users(out, shard, credentials)?;
+    if shard.tls.is_some() {
+        writeln!(out, "tls {{")?;
+        writeln!(out, "  cert_file: \"{TLS_DIRECTORY}/tls.crt\"")?;
+        writeln!(out, "  key_file: \"{TLS_DIRECTORY}/tls.key\"")?;
+        writeln!(out, "}}")?;
+    }
+    write_cluster(out, shard, hosts, credentials)
+}
+
+/// How long clients may move by themselves before a stopping node sends them away one by one.
+const LAME_DUCK_GRACE_SECONDS: u32 = 5;
+
+fn write_users(
+    out: &mut String,
+    shard: &ValidShard,
+    credentials: &Credentials,
+) -> std::fmt::Result {
+    let Credentials {
+        forwarder,
+        client,
+        route: _,
+    } = credentials;
+    writeln!(out, "authorization {{")?;
+    writeln!(out, "  users: [")?;
+    writeln!(
+        out,
+        "    {{ user: {FORWARDER}, password: \"{forwarder}\", permissions: {{ publish: \">\", subscribe: \"_OFA.>\" }} }}"
+    )?;
+    writeln!(
+        out,
+        "    {{ user: {CLIENT}, password: \"{client}\", permissions: {{ publish: {{ deny: \">\" }}, subscribe: \">\" }} }}"
+    )?;
+    writeln!(out, "  ]")?;
+    writeln!(out, "}}")?;
+    if shard.auth.anonymous_clients {
+        writeln!(out, "no_auth_user: {CLIENT}")?;
+    }
+    Ok(())
+}
+
+fn write_cluster(
+    out: &mut String,
+    shard: &ValidShard,
+    hosts: &[String],
+    credentials: &Credentials,
+) -> std::fmt::Result {
+    let route = &credentials.route;
+    writeln!(out, "cluster {{")?;
+    writeln!(out, "  name: \"{}\"", shard.ring_name)?;
+    writeln!(out, "  host: $BIND_ADDRESS")?;
+    writeln!(out, "  port: {CLUSTER_PORT}")?;
+    writeln!(
+        out,
+        "  authorization {{ user: {ROUTE}, password: \"{route}\" }}"
+    )?;
+    writeln!(out, "  routes: [")?;
+    for host in hosts {
+        writeln!(
+            out,
+            "    \"nats-route://{ROUTE}:{route}@{host}:{CLUSTER_PORT}\""
+        )?;
+    }
+    writeln!(out, "  ]")?;
+    writeln!(out, "}}")
+}

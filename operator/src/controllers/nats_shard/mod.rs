@@ -1,0 +1,171 @@
+//! `NatsShard`: one NATS cluster.
+
+pub mod build;
+pub mod conf;
+pub mod credentials;
+pub mod gate;
+mod status;
+pub mod validate;
+
+use ofa_crds::api::{NatsShard, NatsShardStatus};
+
+use self::gate::{Gate, ask_nodes, gate};
+use self::validate::{ValidShard, validate};
+use super::conditions::{Outcome, of_instances};
+use super::{Context, Identity, Removal};
+use crate::platform::{PlatformError, SecretId, Workload, WorkloadId, WorkloadState};
+
+/// Brings a shard about: validate, dereference, build, apply, pass the gate, say how far it is.
+pub async fn reconcile(shard: &NatsShard, context: &Context<'_>) -> NatsShardStatus {
+    let valid = match validate(shard) {
+        Ok(valid) => valid,
+        Err(invalid) => return status::invalid(shard, &invalid),
+    };
+    let hosts = match dereference_hosts(&valid, context).await {
+        Ok(hosts) => hosts,
+        Err(error) => return status::failed(shard, &valid, error),
+    };
+    let paused = shard.spec.paused || valid.identity.paused;
+    let progress = if paused {
+        observe(&valid.workload_id(), context).await
+    } else {
+        apply(&valid, &hosts, context).await
+    };
+    match progress {
+        Ok((state, outcome)) => {
+            let urls = build::urls(&valid, &hosts);
+            let outcome = if paused {
+                paused_outcome(&state)
+            } else {
+                outcome
+            };
+            status::observed(shard, &valid, urls, state.as_ref(), outcome)
+        }
+        Err(error) => status::failed(shard, &valid, error),
+    }
+}
+
+/// Removes a deleted shard, unless a shard map still gives it assets.
+///
+/// # Errors
+/// When the platform refuses.
+pub async fn finalize(shard: &NatsShard, context: &Context<'_>) -> Result<Removal, PlatformError> {
+    let identity = Identity::of(&shard.metadata);
+    if let Some(refusal) = still_owns_assets(shard, &identity, context).await {
+        return Ok(Removal::Refused(refusal));
+    }
+    let id = WorkloadId::new(identity.namespace.as_str(), identity.name.as_str());
+    if !context.platform.remove(&id).await? {
+        return Ok(Removal::UnderWay);
+    }
+    let secret = SecretId::new(
+        identity.namespace.as_str(),
+        credentials::secret_name(&identity.name),
+    );
+    context.platform.remove_secret(&secret).await?;
+    Ok(Removal::Done)
+}
+
+type Progress = Result<(Option<WorkloadState>, Outcome), PlatformError>;
+
+async fn dereference_hosts(
+    shard: &ValidShard,
+    context: &Context<'_>,
+) -> Result<Vec<String>, PlatformError> {
+    let id = shard.workload_id();
+    let mut hosts = Vec::with_capacity(usize::from(shard.nodes));
+    for ordinal in 0..shard.nodes {
+        hosts.push(context.platform.instance_host(&id, ordinal).await?);
+    }
+    Ok(hosts)
+}
+
+async fn apply(shard: &ValidShard, hosts: &[String], context: &Context<'_>) -> Progress {
+    let credentials = credentials::ensure(shard, context.platform).await?;
+    let workload: Workload = build::build(shard, hosts, &credentials);
+    context.platform.ensure(&workload).await?;
+    let (state, outcome) = observe(&workload.id, context).await?;
+    match state {
+        Some(state) => pass_gate(state, outcome, context).await,
+        None => Ok((None, outcome)),
+    }
+}
+
+async fn observe(id: &WorkloadId, context: &Context<'_>) -> Progress {
+    let state = context.platform.observe(id).await?;
+    let found = state.as_ref().map(of_instances);
+    let outcome = match found {
+        None => Outcome::under_way("Creating", "the nodes are about to be created"),
+        Some(None) => Outcome::ready("all nodes are ready and connected"),
+        Some(Some(outcome)) => outcome,
+    };
+    Ok((state, outcome))
+}
+
+async fn pass_gate(state: WorkloadState, outcome: Outcome, context: &Context<'_>) -> Progress {
+    let nodes = ask_nodes(&state, context.http).await;
+    let outcome = match gate(&state, &nodes) {
+        Gate::Whole => outcome,
+        Gate::Refuse(message) => Outcome::stalled("VersionRefused", message),
+        Gate::Restart(ordinal) => {
+            context.platform.restart(&state.id, ordinal).await?;
+            let name = state.id.instance(ordinal);
+            Outcome::under_way(
+                "RollingUpdate",
+                format!("{name} restarts with the changed configuration"),
+            )
+        }
+        Gate::Wait(_) if outcome.state == super::conditions::Progress::Stalled => outcome,
+        Gate::Wait(why) => Outcome::under_way("NodesNotReady", why),
+    };
+    Ok((Some(state), outcome))
+}
+
+fn paused_outcome(state: &Option<WorkloadState>) -> Outcome {
+    let serves = state.as_ref().is_some_and(|state| state.ready() > 0);
+    Outcome::under_way(
+        "Paused",
+        "changes are paused (spec.paused or the pause annotation); what runs goes on",
+    )
+    .serving(serves)
+}
+
+/// What must be done before the shard can go; `None` when it may.
+async fn still_owns_assets(
+    shard: &NatsShard,
+    identity: &Identity,
+    context: &Context<'_>,
+) -> Option<String> {
+    let ring_name = shard.spec.ring_name(&identity.name);
+    for pool in context
+        .pools
+        .iter()
+        .filter(|pool| pool.namespace == identity.namespace)
+    {
+        match context.control.published(pool).await {
+            Ok(published) => {
+                let Some(map) = published.map else { continue };
+                if map
+                    .shards()
+                    .iter()
+                    .any(|owner| owner.name.as_str() == ring_name)
+                {
+                    return Some(format!(
+                        "the shard still has assets in the shard map of pool {} (epoch {}): put its manifest back, \
+                         without the labels that the pool's shardSelector asks for, wait until the pool is Ready, \
+                         then delete it",
+                        pool.name,
+                        map.epoch()
+                    ));
+                }
+            }
+            Err(error) => {
+                return Some(format!(
+                    "whether the shard still has assets of pool {} cannot be known: {error}",
+                    pool.name
+                ));
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,267 @@
+//! One pass over all resources, in the order in which they need each other. A bad one never stops the others.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ofa_crds::api::{ForwarderPool, NatsShard};
+use tracing::{error, info, warn};
+
+use crate::controllers::control_plane::{ControlPlane, PoolRef};
+use crate::controllers::forwarder_pool::validate::control_name;
+use crate::controllers::{
+    Context, Identity, Removal, Settings, asset_group, forwarder_pool, kafka_connection,
+    nats_shard, plain,
+};
+use crate::metrics::Metrics;
+use crate::plain::{Plain, Service};
+use crate::platform::local::store::write_json;
+use crate::platform::{DeploymentPlatform, Owner, PlatformError, WorkloadId, WorkloadState};
+use crate::resources::{Kind, Manifest, ObjectKey, Snapshot, Store};
+
+/// File with the instances of all workloads.
+pub const INSTANCES_FILE: &str = "instances.json";
+
+/// Everything a pass needs.
+pub struct Reconciler {
+    /// State directory.
+    pub state: PathBuf,
+    /// Where workloads run.
+    pub platform: Arc<dyn DeploymentPlatform>,
+    /// Kafka.
+    pub control: Arc<dyn ControlPlane>,
+    /// What the operator was started with.
+    pub settings: Settings,
+    /// For questions to NATS nodes.
+    pub http: reqwest::Client,
+    /// The objects in force.
+    pub store: Store,
+    /// What is measured.
+    pub metrics: Metrics,
+}
+
+impl Reconciler {
+    /// Takes in the folder.
+    pub fn take(&mut self, snapshot: &Snapshot) {
+        if let Err(error) = self.store.take(snapshot) {
+            error!(%error, "the state directory cannot be written; make room");
+        }
+    }
+
+    /// Reconciles every object once.
+    pub async fn reconcile_all(&mut self) {
+        for key in self.store.keys() {
+            let Some(object) = self.store.get(&key).cloned() else {
+                continue;
+            };
+            let deleted = object.meta().deletion_timestamp.is_some();
+            let result = if deleted {
+                Ok(())
+            } else {
+                self.reconcile_one(object).await
+            };
+            if let Err(error) = result {
+                error!(object = %key, %error, "its status cannot be written; make room in the state directory");
+            }
+        }
+        for key in self.store.keys().into_iter().rev() {
+            self.finalize(&key).await;
+        }
+        self.remove_orphans().await;
+        self.write_instances().await;
+        self.metrics.passed();
+    }
+
+    async fn reconcile_one(&mut self, mut object: Manifest) -> std::io::Result<()> {
+        let before = object.conditions().to_vec();
+        let pools = self.pools().await;
+        let shards = self.shards();
+        let context = self.context(&shards, &pools);
+        match &mut object {
+            Manifest::Service(_) => return Ok(()),
+            Manifest::StatefulSet(set) => {
+                let services = self.services_of(set.metadata.namespace.as_deref());
+                let status =
+                    plain::reconcile(Plain::StatefulSet(set), &services, context.platform).await;
+                set.status = Some(status);
+            }
+            Manifest::Deployment(deployment) => {
+                let services = self.services_of(deployment.metadata.namespace.as_deref());
+                let status =
+                    plain::reconcile(Plain::Deployment(deployment), &services, context.platform)
+                        .await;
+                deployment.status = Some(status);
+            }
+            Manifest::NatsShard(shard) => {
+                shard.status = Some(nats_shard::reconcile(shard, &context).await)
+            }
+            Manifest::ForwarderPool(pool) => {
+                pool.status = Some(forwarder_pool::reconcile(pool, &context).await)
+            }
+            Manifest::AssetGroup(group) => {
+                group.status = Some(asset_group::reconcile(group, context.platform))
+            }
+        }
+        report(&object, &before);
+        self.store.set_status(object)
+    }
+
+    fn context<'a>(&'a self, shards: &'a [NatsShard], pools: &'a [PoolRef]) -> Context<'a> {
+        Context {
+            platform: self.platform.as_ref(),
+            control: self.control.as_ref(),
+            settings: &self.settings,
+            http: &self.http,
+            shards,
+            pools,
+        }
+    }
+
+    fn services_of(&self, namespace: Option<&str>) -> Vec<&Service> {
+        let services = self
+            .store
+            .of_kind(Kind::Service)
+            .filter_map(|object| match object {
+                Manifest::Service(service) => Some(service.as_ref()),
+                _ => None,
+            });
+        services
+            .filter(|s| {
+                s.metadata.namespace.as_deref() == namespace
+                    && s.metadata.deletion_timestamp.is_none()
+            })
+            .collect()
+    }
+
+    fn shards(&self) -> Vec<NatsShard> {
+        let shards = self
+            .store
+            .of_kind(Kind::NatsShard)
+            .filter_map(|object| match object {
+                Manifest::NatsShard(shard) => Some(shard.as_ref().clone()),
+                _ => None,
+            });
+        shards.collect()
+    }
+
+    /// All pools with the Kafka each names; one whose secrets are missing is left out and says so itself.
+    async fn pools(&self) -> Vec<PoolRef> {
+        let mut pools = Vec::new();
+        for object in self.store.of_kind(Kind::ForwarderPool) {
+            if let Manifest::ForwarderPool(pool) = object
+                && let Ok(pool) = self.pool_ref(pool).await
+            {
+                pools.push(pool);
+            }
+        }
+        pools
+    }
+
+    async fn pool_ref(&self, pool: &ForwarderPool) -> Result<PoolRef, PlatformError> {
+        let identity = Identity::of(&pool.metadata);
+        let directory = self.state.join("kafka");
+        let kafka = kafka_connection::for_operator(
+            &pool.spec.kafka,
+            &self.settings.kafka,
+            &identity.namespace,
+            self.platform.as_ref(),
+            &directory,
+        );
+        Ok(PoolRef {
+            kafka: kafka.await?,
+            name: control_name(&identity),
+            namespace: identity.namespace,
+        })
+    }
+
+    /// Removes a deleted object, what used others first.
+    async fn finalize(&mut self, key: &ObjectKey) {
+        let Some(object) = self.store.get(key).cloned() else {
+            return;
+        };
+        if object.meta().deletion_timestamp.is_none() {
+            return;
+        }
+        let pools = self.pools().await;
+        let shards = self.shards();
+        let context = self.context(&shards, &pools);
+        let removal = match &object {
+            Manifest::Service(_) | Manifest::AssetGroup(_) => Ok(Removal::Done),
+            Manifest::StatefulSet(_) | Manifest::Deployment(_) => self.remove_workload(key).await,
+            Manifest::NatsShard(shard) => nats_shard::finalize(shard, &context).await,
+            Manifest::ForwarderPool(pool) => forwarder_pool::finalize(pool, &context).await,
+        };
+        let done = match removal {
+            Ok(Removal::Done) => self.store.forget(key),
+            Ok(Removal::UnderWay) => Ok(()),
+            Ok(Removal::Refused(why)) => self.refuse_removal(object, &why),
+            Err(error) => self.refuse_removal(object, &error.to_string()),
+        };
+        if let Err(error) = done {
+            error!(object = %key, %error, "its removal cannot be recorded; make room in the state directory");
+        }
+    }
+
+    async fn remove_workload(&self, key: &ObjectKey) -> Result<Removal, PlatformError> {
+        let id = WorkloadId::new(key.namespace.as_str(), key.name.as_str());
+        let gone = self.platform.remove(&id).await?;
+        Ok(if gone {
+            Removal::Done
+        } else {
+            Removal::UnderWay
+        })
+    }
+
+    fn refuse_removal(&mut self, mut object: Manifest, why: &str) -> std::io::Result<()> {
+        let before = object.conditions().to_vec();
+        object.set_condition("DeletionRefused", why);
+        report(&object, &before);
+        self.store.set_status(object)
+    }
+
+    /// Removes what runs for objects that are not there any more.
+    async fn remove_orphans(&self) {
+        let owners: BTreeSet<Owner> = self
+            .store
+            .keys()
+            .iter()
+            .filter_map(|key| {
+                Some(Identity::of(self.store.get(key)?.meta()).owner(key.kind.name()))
+            })
+            .collect();
+        for workload in self.list().await {
+            if !owners.contains(&workload.owner) {
+                info!(workload = %workload.id, "belongs to nothing any more and is removed");
+                if let Err(error) = self.platform.remove(&workload.id).await {
+                    warn!(workload = %workload.id, %error, "cannot be removed");
+                }
+            }
+        }
+    }
+
+    async fn write_instances(&self) {
+        let path = self.state.join(INSTANCES_FILE);
+        if let Err(error) = write_json(&path, &self.list().await) {
+            warn!(%error, "the list of instances cannot be written");
+        }
+    }
+
+    async fn list(&self) -> Vec<WorkloadState> {
+        self.platform.list().await.unwrap_or_else(|error| {
+            warn!(%error, "the platform cannot be asked");
+            Vec::new()
+        })
+    }
+}
+
+/// Logs what is newly said about an object.
+fn report(object: &Manifest, before: &[ofa_crds::api::Condition]) {
+    for condition in object.conditions() {
+        let old = before.iter().find(|old| old.kind == condition.kind);
+        let news = old
+            .is_none_or(|old| old.reason != condition.reason || old.message != condition.message);
+        if news && condition.status == ofa_crds::api::ConditionStatus::True {
+            info!(object = %object.key(), reason = condition.reason, "{}: {}", condition.kind, condition.message);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The shell around the reconcilers that a folder of YAML feeds.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{PlatformKind, RunArgs};
+use crate::controllers::Settings;
+use crate::controllers::control_plane::KafkaControlPlane;
+use crate::http;
+use crate::metrics::Metrics;
+use crate::platform::DeploymentPlatform;
+use crate::platform::local::LocalPlatform;
+use crate::platform::local::store::StateDirError;
+use crate::reconciler::Reconciler;
+use crate::resources::{Folder, Store};
+
+/// How often the folder is looked at: a change is in force after two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Everything is reconciled this often even if nothing seems to have changed: drift is found by looking.
+const RESYNC_EVERY: Duration = Duration::from_secs(5);
+
+/// Changes that come together are taken together.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// Why the operator does not run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The folder is not there.
+    #[error("the folder {path} (--resources) cannot be read: {source}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+    /// State cannot be read or written.
+    #[error("the state directory (--state-dir) cannot be used: {0}")]
+    State(io::Error),
+    /// The log level is none.
+    #[error("LOG_LEVEL '{0}' is no log level; use error, warn, info, debug or trace")]
+    LogLevel(String),
+    /// The address for metrics is taken.
+    #[error("cannot listen on {address} (--listen): {source}; choose another address")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Runs until Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// When it cannot begin; once begun, it goes on whatever happens.
+pub async fn run(args: RunArgs) -> Result<(), RunError> {
+    start_logging(&args)?;
+    std::fs::read_dir(&args.resources).map_err(|source| RunError::Folder {
+        path: args.resources.clone(),
+        source,
+    })?;
+    let platform = match args.platform {
+        PlatformKind::Local => Arc::new(LocalPlatform::open(&args.state.state_dir)?),
+    };
+    let metrics = Metrics::default();
+    if let Some(address) = args.listen {
+        http::serve(address, metrics.clone()).await?;
+    }
+    let stop = stop_on_signal();
+    let store = Store::open(platform.state_dir()).map_err(RunError::State)?;
+    let mut reconciler = Reconciler {
+        state: platform.state_dir().to_owned(),
+        platform: platform.clone(),
+        control: Arc::new(KafkaControlPlane::new(&args.control_topic)),
+        settings: Settings {
+            kafka: args.kafka,
+            control_topic: args.control_topic,
+            forwarder_image: args.forwarder_image,
+        },
+        http: reqwest::Client::new(),
+        store,
+        metrics,
+    };
+    info!(folder = %args.resources.display(), state = %platform.state_dir().display(), "begins");
+    watch_and_reconcile(
+        &mut reconciler,
+        Folder::new(args.resources),
+        platform.watch(),
+        &stop,
+    )
+    .await;
+    if args.keep {
+        info!("ends; all processes go on");
+    } else {
+        info!("ends; stopping all processes");
+        platform.shutdown().await;
+    }
+    Ok(())
+}
+
+async fn watch_and_reconcile(
+    reconciler: &mut Reconciler,
+    mut folder: Folder,
+    mut changes: watch::Receiver<u64>,
+    stop: &CancellationToken,
+) {
+    let mut resync = tokio::time::interval(RESYNC_EVERY);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut loaded = false;
+    loop {
+        let due = tokio::select! {
+            () = stop.cancelled() => return,
+            _ = look.tick() => match folder.poll() {
+                Some(snapshot) => {
+                    reconciler.take(&snapshot);
+                    loaded = true;
+                    true
+                }
+                None => false,
+            },
+            _ = changes.changed() => true,
+            _ = resync.tick() => true,
+        };
+        // Before the folder was read, what is no longer in it cannot be told from what is.
+        if due && loaded {
+            tokio::time::sleep(DEBOUNCE).await;
+            changes.mark_unchanged();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = reconciler.reconcile_all() => {}
+            }
+        }
+    }
+}
+
+fn start_logging(args: &RunArgs) -> Result<(), RunError> {
+    let filter = EnvFilter::try_new(&args.log_level)
+        .map_err(|_| RunError::LogLevel(args.log_level.clone()))?;
+    let logging = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    // A second start in one process, as in tests, keeps the first.
+    let _ = if args.log_json {
+        logging.json().try_init()
+    } else {
+        logging.try_init()
+    };
+    Ok(())
+}
+
+fn stop_on_signal() -> CancellationToken {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = CancellationToken::new();
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ] {
+        let stop = stop.clone();
+        match signal(kind) {
+            Ok(mut received) => {
+                tokio::spawn(async move {
+                    received.recv().await;
+                    stop.cancel();
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a signal cannot be handled; its default action stays")
+            }
+        }
+    }
+    stop
+}
