@@ -21,4 +21,4 @@ pub mod wire;
 pub use control::{Ack, ControlKey, ControlRole};
 pub use cursor::Cursor;
 pub use names::{AssetUuid, KeyError, ShardName};
-pub use shard_map::{KeyHash, Move, Shard, ShardMap};
+pub use shard_map::{HandoverPhase, KeyHash, Move, Shard, ShardMap};

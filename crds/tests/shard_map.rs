@@ -139,6 +139,35 @@ proptest! {
         prop_assert!((moved - after.shares()[names.len()]).abs() < 1e-9);
     }
 
+    /// At every step of a change each asset's events reach the shard that clients are sent to, before and after.
+    #[test]
+    fn a_handover_never_leaves_clients_without_events(before in names(), after in names(), hash: u64) {
+        let hash = KeyHash(hash);
+        let stable = |names: &[String]| map(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let name = |map: &ShardMap, place: usize| map.shards()[place].name.as_str().to_owned();
+        let published = |map: &ShardMap| -> Vec<String> {
+            std::iter::once(map.index_of(hash)).chain(map.second_index_of(hash)).map(|place| name(map, place)).collect()
+        };
+        let (old, new) = (stable(&before), stable(&after));
+        let (from, to) = (name(&old, old.index_of(hash)), name(&new, new.index_of(hash)));
+        let dual = old.begin_handover(&new, 2);
+        let announced = dual.clone().announce(3);
+        for map in [&dual, &announced] {
+            prop_assert!(published(map).contains(&from) && published(map).contains(&to));
+            let json = serde_json::to_string(map).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<ShardMap>(&json).unwrap(), map);
+        }
+        prop_assert_eq!(name(&dual, dual.index_of(hash)), from.as_str());
+        prop_assert_eq!(name(&announced, announced.index_of(hash)), to.as_str());
+        let done = announced.clone().commit(4);
+        prop_assert_eq!(published(&done), vec![to]);
+        prop_assert!(done.moves_to(&new).is_empty() && done.shards().len() == new.shards().len());
+        for undone in [dual.abort(4), announced.abort(4)] {
+            prop_assert_eq!(name(&undone, undone.index_of(hash)), from.clone());
+            prop_assert!(undone.commit(5).moves_to(&old).is_empty());
+        }
+    }
+
     #[test]
     fn a_map_reads_back_as_written(names in names()) {
         let map = map(&names.iter().map(String::as_str).collect::<Vec<_>>());

@@ -1,5 +1,7 @@
 //! Which shard has an asset: an epoch and a sorted list of hash ranges.
 
+mod wire;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -101,8 +103,52 @@ impl Move {
 pub struct ShardMap {
     epoch: u64,
     shards: Vec<Shard>,
+    ranges: Ranges,
+    handover: Option<Handover>,
+}
+
+/// Every possible hash in exactly one range, every range with exactly one owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Ranges {
+    /// First hash of each range, ascending from 0.
     starts: Vec<u64>,
+    /// Index of each range's shard.
     owners: Vec<u16>,
+}
+
+/// How far a change of owners has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HandoverPhase {
+    /// Moved assets are published to both shards; clients are still sent to the old one.
+    DualPublish,
+    /// Moved assets are published to both shards; clients are sent to the new one.
+    Announce,
+}
+
+/// A change of owners under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Handover {
+    phase: HandoverPhase,
+    next: Ranges,
+}
+
+impl Ranges {
+    fn owner_of(&self, hash: KeyHash) -> u16 {
+        self.owners[self.starts.partition_point(|&start| start <= hash.0) - 1]
+    }
+
+    fn last_of(&self, range: usize) -> u64 {
+        self.starts
+            .get(range + 1)
+            .map_or(u64::MAX, |start| start - 1)
+    }
+
+    fn with_owners(&self, owner: impl Fn(u16) -> u16) -> Self {
+        Self {
+            starts: self.starts.clone(),
+            owners: self.owners.iter().map(|&old| owner(old)).collect(),
+        }
+    }
 }
 
 impl ShardMap {
@@ -123,8 +169,8 @@ impl ShardMap {
         Ok(Self {
             epoch,
             shards,
-            starts,
-            owners,
+            ranges: Ranges { starts, owners },
+            handover: None,
         })
     }
 
@@ -146,11 +192,122 @@ impl ShardMap {
         &self.shards
     }
 
-    /// Index of the shard that has this hash.
+    /// Index of the shard that clients of this hash are sent to.
     #[must_use]
     pub fn index_of(&self, hash: KeyHash) -> usize {
-        let range = self.starts.partition_point(|&start| start <= hash.0) - 1;
-        usize::from(self.owners[range])
+        usize::from(self.client_ranges().owner_of(hash))
+    }
+
+    /// Index of the shard that has to get the events of this hash as well while owners change.
+    #[must_use]
+    pub fn second_index_of(&self, hash: KeyHash) -> Option<usize> {
+        let handover = self.handover.as_ref()?;
+        let (old, new) = (self.ranges.owner_of(hash), handover.next.owner_of(hash));
+        let second = match handover.phase {
+            HandoverPhase::DualPublish => new,
+            HandoverPhase::Announce => old,
+        };
+        (old != new).then_some(usize::from(second))
+    }
+
+    /// How far a change of owners has come, when one is under way.
+    #[must_use]
+    pub fn handover(&self) -> Option<HandoverPhase> {
+        self.handover.as_ref().map(|handover| handover.phase)
+    }
+
+    /// Begins to change owners to those of `next`: moved assets are published to both shards.
+    #[must_use]
+    pub fn begin_handover(&self, next: &Self, epoch: u64) -> Self {
+        let mut shards = self.shards.clone();
+        for shard in &next.shards {
+            match shards.iter_mut().find(|known| known.name == shard.name) {
+                Some(known) => known.clone_from(shard),
+                None => shards.push(shard.clone()),
+            }
+        }
+        let place = |name: &ShardName| {
+            index(
+                shards
+                    .iter()
+                    .position(|shard| shard.name == *name)
+                    .unwrap_or(0),
+            )
+        };
+        let places: Vec<u16> = next.shards.iter().map(|shard| place(&shard.name)).collect();
+        let next = next.ranges.with_owners(|old| places[usize::from(old)]);
+        let handover = Some(Handover {
+            phase: HandoverPhase::DualPublish,
+            next,
+        });
+        Self {
+            epoch,
+            shards,
+            ranges: self.ranges.clone(),
+            handover,
+        }
+    }
+
+    /// Sends clients to the new owners, once every forwarder publishes to both.
+    #[must_use]
+    pub fn announce(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        if let Some(handover) = &mut self.handover {
+            handover.phase = HandoverPhase::Announce;
+        }
+        self
+    }
+
+    /// Sends clients back to the old owners; committing then ends where the change began.
+    #[must_use]
+    pub fn abort(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        if let Some(handover) = &mut self.handover {
+            std::mem::swap(&mut self.ranges, &mut handover.next);
+            handover.phase = HandoverPhase::Announce;
+        }
+        self
+    }
+
+    /// Ends the change: only the new owners get their assets' events, and shards without a range go.
+    #[must_use]
+    pub fn commit(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        if let Some(handover) = self.handover.take() {
+            self.ranges = handover.next;
+            self.drop_unused_shards();
+        }
+        self
+    }
+
+    fn drop_unused_shards(&mut self) {
+        let used = |place: usize| self.ranges.owners.contains(&index(place));
+        let places: Vec<usize> = (0..self.shards.len())
+            .filter(|&place| used(place))
+            .collect();
+        let place = |old: u16| {
+            index(
+                places
+                    .iter()
+                    .position(|&kept| kept == usize::from(old))
+                    .unwrap_or(0),
+            )
+        };
+        self.ranges = self.ranges.with_owners(place);
+        self.shards = places
+            .iter()
+            .map(|&kept| self.shards[kept].clone())
+            .collect();
+    }
+
+    fn client_ranges(&self) -> &Ranges {
+        match &self.handover {
+            Some(Handover {
+                phase: HandoverPhase::Announce,
+                next,
+            }) => next,
+            _ => &self.ranges,
+        }
     }
 
     /// The shard that has this key.
@@ -162,7 +319,7 @@ impl ShardMap {
     /// Number of ranges.
     #[must_use]
     pub fn range_count(&self) -> usize {
-        self.starts.len()
+        self.client_ranges().starts.len()
     }
 
     /// Each shard's share of all hashes, 0 to 1, in the order of [`Self::shards`].
@@ -172,9 +329,10 @@ impl ShardMap {
         reason = "a share for people, not a boundary"
     )]
     pub fn shares(&self) -> Vec<f64> {
+        let ranges = self.client_ranges();
         let mut shares = vec![0.0; self.shards.len()];
-        for (range, &owner) in self.owners.iter().enumerate() {
-            let width = (self.last_of(range) - self.starts[range]) as f64 + 1.0;
+        for (range, &owner) in ranges.owners.iter().enumerate() {
+            let width = (ranges.last_of(range) - ranges.starts[range]) as f64 + 1.0;
             shares[usize::from(owner)] += width / 2f64.powi(64);
         }
         shares
@@ -183,7 +341,8 @@ impl ShardMap {
     /// What changes hands on the way to `next`, in the order of the hashes.
     #[must_use]
     pub fn moves_to(&self, next: &Self) -> Vec<Move> {
-        let mut starts: Vec<u64> = self.starts.iter().chain(&next.starts).copied().collect();
+        let (before, after) = (self.client_ranges(), next.client_ranges());
+        let mut starts: Vec<u64> = before.starts.iter().chain(&after.starts).copied().collect();
         starts.sort_unstable();
         starts.dedup();
         let mut moves: Vec<Move> = Vec::new();
@@ -207,12 +366,6 @@ impl ShardMap {
             }
         }
         moves
-    }
-
-    fn last_of(&self, range: usize) -> u64 {
-        self.starts
-            .get(range + 1)
-            .map_or(u64::MAX, |start| start - 1)
     }
 }
 
@@ -238,82 +391,4 @@ fn check_shards(shards: &[Shard]) -> Result<(), ShardMapError> {
 /// `check_shards` bounds the count, so the index always fits.
 fn index(owner: usize) -> u16 {
     u16::try_from(owner).unwrap_or(u16::MAX)
-}
-
-/// The JSON form: starts as 16 hexadecimal digits, since JSON numbers lose bits past 2^53.
-mod wire {
-    use serde::{Deserialize, Serialize};
-
-    use super::{Shard, ShardMapError, check_shards, index};
-    use crate::names::ShardName;
-
-    #[derive(Serialize, Deserialize)]
-    pub(super) struct ShardMap {
-        epoch: u64,
-        shards: Vec<Shard>,
-        ranges: Vec<Range>,
-    }
-
-    #[derive(Serialize, Deserialize)]
-    struct Range {
-        start: String,
-        shard: ShardName,
-    }
-
-    impl From<super::ShardMap> for ShardMap {
-        fn from(map: super::ShardMap) -> Self {
-            let ranges = map
-                .starts
-                .iter()
-                .zip(&map.owners)
-                .map(|(start, &owner)| Range {
-                    start: format!("{start:016x}"),
-                    shard: map.shards[usize::from(owner)].name.clone(),
-                });
-            Self {
-                epoch: map.epoch,
-                ranges: ranges.collect(),
-                shards: map.shards,
-            }
-        }
-    }
-
-    impl TryFrom<ShardMap> for super::ShardMap {
-        type Error = ShardMapError;
-
-        fn try_from(wire: ShardMap) -> Result<Self, ShardMapError> {
-            check_shards(&wire.shards)?;
-            let mut starts = Vec::with_capacity(wire.ranges.len());
-            let mut owners = Vec::with_capacity(wire.ranges.len());
-            for range in wire.ranges {
-                starts.push(parse_start(&range.start)?);
-                let owner = wire
-                    .shards
-                    .iter()
-                    .position(|shard| shard.name == range.shard);
-                owners.push(
-                    owner
-                        .map(index)
-                        .ok_or(ShardMapError::UnknownShard(range.shard))?,
-                );
-            }
-            if starts.first() != Some(&0) || !starts.is_sorted_by(|a, b| a < b) {
-                return Err(ShardMapError::BadRanges);
-            }
-            Ok(Self {
-                epoch: wire.epoch,
-                shards: wire.shards,
-                starts,
-                owners,
-            })
-        }
-    }
-
-    fn parse_start(digits: &str) -> Result<u64, ShardMapError> {
-        let well_formed = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-        let start = well_formed
-            .then(|| u64::from_str_radix(digits, 16).ok())
-            .flatten();
-        start.ok_or(ShardMapError::BadRanges)
-    }
 }
