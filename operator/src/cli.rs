@@ -44,6 +44,7 @@ pub struct RunArgs {
     /// Folder with the YAML of the resources; it is watched
     #[arg(long)]
     pub resources: PathBuf,
+    /// Where state is kept
     #[command(flatten)]
     pub state: StateArgs,
     /// Leaves all processes running at the end; the next run takes them over

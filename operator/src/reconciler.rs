@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ofa_crds::api::{ForwarderPool, NatsShard};
+use ofa_crds::api::{Condition, ConditionStatus, ForwarderPool, NatsShard};
 use tracing::{error, info, warn};
 
 use crate::controllers::control_plane::{ControlPlane, PoolRef};
@@ -93,13 +93,13 @@ impl Reconciler {
                 deployment.status = Some(status);
             }
             Manifest::NatsShard(shard) => {
-                shard.status = Some(nats_shard::reconcile(shard, &context).await)
+                shard.status = Some(nats_shard::reconcile(shard, &context).await);
             }
             Manifest::ForwarderPool(pool) => {
-                pool.status = Some(forwarder_pool::reconcile(pool, &context).await)
+                pool.status = Some(forwarder_pool::reconcile(pool, &context).await);
             }
             Manifest::AssetGroup(group) => {
-                group.status = Some(asset_group::reconcile(group, context.platform))
+                group.status = Some(asset_group::reconcile(group, context.platform));
             }
         }
         report(&object, &before);
@@ -255,12 +255,12 @@ impl Reconciler {
 }
 
 /// Logs what is newly said about an object.
-fn report(object: &Manifest, before: &[ofa_crds::api::Condition]) {
+fn report(object: &Manifest, before: &[Condition]) {
     for condition in object.conditions() {
         let old = before.iter().find(|old| old.kind == condition.kind);
         let news = old
             .is_none_or(|old| old.reason != condition.reason || old.message != condition.message);
-        if news && condition.status == ofa_crds::api::ConditionStatus::True {
+        if news && condition.status == ConditionStatus::True {
             info!(object = %object.key(), reason = condition.reason, "{}: {}", condition.kind, condition.message);
         }
     }

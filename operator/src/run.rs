@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
@@ -16,7 +15,6 @@ use crate::controllers::Settings;
 use crate::controllers::control_plane::KafkaControlPlane;
 use crate::http;
 use crate::metrics::Metrics;
-use crate::platform::DeploymentPlatform;
 use crate::platform::local::LocalPlatform;
 use crate::platform::local::store::StateDirError;
 use crate::reconciler::Reconciler;
@@ -30,6 +28,9 @@ const RESYNC_EVERY: Duration = Duration::from_secs(5);
 
 /// Changes that come together are taken together.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// A broker that is away is said in conditions, once, and not by librdkafka many times a second.
+const QUIET: &str = "librdkafka=off,rdkafka=off";
 
 /// Why the operator does not run.
 #[derive(Debug, Error)]
@@ -94,13 +95,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         metrics,
     };
     info!(folder = %args.resources.display(), state = %platform.state_dir().display(), "begins");
-    watch_and_reconcile(
-        &mut reconciler,
-        Folder::new(args.resources),
-        platform.watch(),
-        &stop,
-    )
-    .await;
+    watch_and_reconcile(&mut reconciler, Folder::new(args.resources), &stop).await;
     if args.keep {
         info!("ends; all processes go on");
     } else {
@@ -113,9 +108,10 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
 async fn watch_and_reconcile(
     reconciler: &mut Reconciler,
     mut folder: Folder,
-    mut changes: watch::Receiver<u64>,
     stop: &CancellationToken,
 ) {
+    let mut changes = reconciler.platform.watch();
+    let mut news = reconciler.control.watch();
     let mut resync = tokio::time::interval(RESYNC_EVERY);
     let mut look = tokio::time::interval(LOOK_EVERY);
     let mut loaded = false;
@@ -131,12 +127,14 @@ async fn watch_and_reconcile(
                 None => false,
             },
             _ = changes.changed() => true,
+            _ = news.changed() => true,
             _ = resync.tick() => true,
         };
         // Before the folder was read, what is no longer in it cannot be told from what is.
         if due && loaded {
             tokio::time::sleep(DEBOUNCE).await;
             changes.mark_unchanged();
+            news.mark_unchanged();
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = reconciler.reconcile_all() => {}
@@ -146,7 +144,7 @@ async fn watch_and_reconcile(
 }
 
 fn start_logging(args: &RunArgs) -> Result<(), RunError> {
-    let filter = EnvFilter::try_new(&args.log_level)
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", args.log_level))
         .map_err(|_| RunError::LogLevel(args.log_level.clone()))?;
     let logging = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -177,7 +175,7 @@ fn stop_on_signal() -> CancellationToken {
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "a signal cannot be handled; its default action stays")
+                tracing::warn!(%error, "a signal cannot be handled; its default action stays");
             }
         }
     }

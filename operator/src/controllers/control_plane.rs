@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use ofa_crds::kafka::{ControlError, ControlState, ControlTopic, KafkaSettings};
@@ -14,8 +14,14 @@ use rdkafka::{Offset, TopicPartitionList};
 use thiserror::Error;
 use tokio::sync::watch;
 
-/// How long a question may take: a broker that is not there must not hold up other resources for longer.
+/// How long a question may take.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How old an answer about lag may be.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+
+/// Pause before the control topic is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Why Kafka could not be used.
 #[derive(Debug, Error)]
@@ -91,28 +97,32 @@ pub trait ControlPlane: Send + Sync {
     /// When Kafka does not take it.
     async fn withdraw(&self, pool: &PoolRef) -> Result<(), ControlPlaneError>;
 
-    /// How far a consumer group is in a topic.
-    ///
-    /// # Errors
-    /// When Kafka cannot be asked.
-    async fn progress(
-        &self,
-        kafka: &KafkaSettings,
-        topic: &str,
-        group: &str,
-    ) -> Result<Progress, ControlPlaneError>;
+    /// How far a consumer group was a few seconds ago; `None` when Kafka cannot be asked.
+    fn progress(&self, kafka: &KafkaSettings, topic: &str, group: &str) -> Option<Progress>;
+
+    /// A number that changes whenever there is something new to read.
+    fn watch(&self) -> watch::Receiver<u64>;
 }
 
-/// The real one.
+/// The real one. It answers at once by what it has read so far; reading goes on in the background, so that
+/// a broker that is away holds up nobody.
 pub struct KafkaControlPlane {
     topic: String,
     followed: Mutex<BTreeMap<String, Followed>>,
+    progress: Arc<Mutex<BTreeMap<String, Asked>>>,
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Clone)]
 struct Followed {
     topic: ControlTopic,
     state: watch::Receiver<ControlState>,
+}
+
+/// A question about a group's progress and the last answer.
+struct Asked {
+    at: Instant,
+    answer: Option<Progress>,
 }
 
 impl KafkaControlPlane {
@@ -122,6 +132,8 @@ impl KafkaControlPlane {
         Self {
             topic: topic.to_owned(),
             followed: Mutex::default(),
+            progress: Arc::default(),
+            changes: watch::Sender::new(0),
         }
     }
 
@@ -137,28 +149,45 @@ impl KafkaControlPlane {
             state: topic.follow()?,
             topic,
         };
+        tokio::spawn(ensure_topic(new.topic.clone()));
+        tokio::spawn(report_changes(new.state.clone(), self.changes.clone()));
         followed.insert(key, new.clone());
         Ok(new)
     }
 
-    async fn caught_up(&self, kafka: &KafkaSettings) -> Result<ControlState, ControlPlaneError> {
-        let mut followed = self.follow(kafka)?;
-        if !followed.state.borrow().caught_up {
-            let no_answer = || ControlPlaneError::NoAnswer(kafka.brokers.clone());
-            let ensured = tokio::time::timeout(PATIENCE, followed.topic.ensure()).await;
-            ensured.map_err(|_| no_answer())??;
-            let read = followed.state.wait_for(|state| state.caught_up);
-            let read = tokio::time::timeout(PATIENCE, read).await;
-            read.map_err(|_| no_answer())?.map_err(|_| no_answer())?;
+    fn caught_up(&self, kafka: &KafkaSettings) -> Result<ControlState, ControlPlaneError> {
+        let followed = self.follow(kafka)?;
+        let state = followed.state.borrow();
+        if state.caught_up {
+            Ok(state.clone())
+        } else {
+            Err(ControlPlaneError::NoAnswer(kafka.brokers.clone()))
         }
-        Ok(followed.state.borrow().clone())
+    }
+}
+
+/// Creates the control topic as soon as Kafka lets it.
+async fn ensure_topic(topic: ControlTopic) {
+    while let Err(error) = topic.ensure().await {
+        tracing::debug!(%error, "the control topic cannot be created yet");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn report_changes(mut state: watch::Receiver<ControlState>, changes: watch::Sender<u64>) {
+    while state.changed().await.is_ok() {
+        changes.send_modify(|count| *count += 1);
     }
 }
 
 #[async_trait]
 impl ControlPlane for KafkaControlPlane {
+    fn watch(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
     async fn published(&self, pool: &PoolRef) -> Result<Published, ControlPlaneError> {
-        let state = self.caught_up(&pool.kafka).await?;
+        let state = self.caught_up(&pool.kafka)?;
         let of_pool = state
             .acks
             .iter()
@@ -176,20 +205,17 @@ impl ControlPlane for KafkaControlPlane {
         followed.topic.publish_map(&pool.name, map).await?;
         // What was written is read before anybody decides by it again.
         let arrived = followed.state.wait_for(|state| {
-            state
-                .maps
-                .get(&pool.name)
-                .is_some_and(|read| read.epoch() >= map.epoch())
+            let read = state.maps.get(&pool.name);
+            read.is_some_and(|read| read.epoch() >= map.epoch())
         });
-        let arrived = tokio::time::timeout(PATIENCE, arrived).await;
-        match arrived {
+        match tokio::time::timeout(PATIENCE, arrived).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(ControlPlaneError::NoAnswer(pool.kafka.brokers.clone())),
         }
     }
 
     async fn withdraw(&self, pool: &PoolRef) -> Result<(), ControlPlaneError> {
-        let state = self.caught_up(&pool.kafka).await?;
+        let state = self.caught_up(&pool.kafka)?;
         let followed = self.follow(&pool.kafka)?;
         if state.maps.contains_key(&pool.name) {
             followed.topic.remove_map(&pool.name).await?;
@@ -202,18 +228,31 @@ impl ControlPlane for KafkaControlPlane {
         Ok(())
     }
 
-    async fn progress(
-        &self,
-        kafka: &KafkaSettings,
-        topic: &str,
-        group: &str,
-    ) -> Result<Progress, ControlPlaneError> {
-        let (kafka, topic, group) = (kafka.clone(), topic.to_owned(), group.to_owned());
-        let brokers = kafka.brokers.clone();
-        let asked = tokio::task::spawn_blocking(move || ask_progress(&kafka, &topic, &group));
-        asked
-            .await
-            .unwrap_or(Err(ControlPlaneError::NoAnswer(brokers)))
+    fn progress(&self, kafka: &KafkaSettings, topic: &str, group: &str) -> Option<Progress> {
+        let key = format!("{kafka:?} {topic} {group}");
+        let mut asked = self.progress.lock();
+        let known = asked.get(&key);
+        let answer = known.and_then(|asked| asked.answer);
+        if known.is_none_or(|asked| asked.at.elapsed() >= ASK_EVERY) {
+            let now = Instant::now();
+            asked.insert(key.clone(), Asked { at: now, answer });
+            let (kafka, topic, group) = (kafka.clone(), topic.to_owned(), group.to_owned());
+            let (answers, changes) = (self.progress.clone(), self.changes.clone());
+            tokio::task::spawn_blocking(move || {
+                let answer = ask_progress(&kafka, &topic, &group)
+                    .inspect_err(|error| tracing::debug!(topic, %error, "lag is unknown"))
+                    .ok();
+                let new = Asked {
+                    at: Instant::now(),
+                    answer,
+                };
+                let old = answers.lock().insert(key, new);
+                if old.and_then(|old| old.answer) != answer {
+                    changes.send_modify(|count| *count += 1);
+                }
+            });
+        }
+        answer
     }
 }
 

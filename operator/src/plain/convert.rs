@@ -91,7 +91,7 @@ pub fn workload(plain: Plain<'_>, services: &[&Service]) -> Result<Workload, Pla
             };
             let headless =
                 |service: &&Service| service.metadata.name.as_deref() == Some(&spec.service_name);
-            if !services.iter().any(|service| headless(&service)) {
+            if !services.iter().any(headless) {
                 return refuse(
                     "spec.serviceName",
                     format!("there is no Service {}; add it", spec.service_name),

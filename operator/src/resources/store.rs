@@ -74,7 +74,7 @@ impl Store {
         self.mark_deleted(snapshot, &documents, &problems)?;
         for (key, document) in documents {
             if !refused.contains(&key) {
-                self.put(key, document)?;
+                self.put(&key, document)?;
             }
         }
         self.report(problems)
@@ -144,11 +144,11 @@ impl Store {
         Ok(())
     }
 
-    fn put(&mut self, key: ObjectKey, document: Document) -> io::Result<()> {
+    fn put(&mut self, key: &ObjectKey, document: Document) -> io::Result<()> {
         let Document {
             file, mut manifest, ..
         } = document;
-        match self.objects.remove(&key) {
+        match self.objects.remove(key) {
             Some(old) => {
                 let same = old.manifest.same_spec(&manifest);
                 let generation = old.manifest.meta().generation.unwrap_or(0) + i64::from(!same);
@@ -178,7 +178,7 @@ impl Store {
                 self.objects.insert(key.clone(), Stored { file, manifest });
             }
         }
-        self.save(&key)
+        self.save(key)
     }
 
     fn report(&mut self, mut problems: Vec<Problem>) -> io::Result<()> {

@@ -16,7 +16,7 @@ use self::validate::{ValidPool, control_name, validate};
 use super::conditions::{Outcome, of_instances};
 use super::control_plane::{ControlPlaneError, PoolRef, Published};
 use super::{Context, Identity, Removal};
-use crate::platform::{PlatformError, WorkloadId, WorkloadState};
+use crate::platform::{Phase, PlatformError, WorkloadId, WorkloadState};
 
 /// Brings a pool about: validate, select shards, run forwarders, publish the map, say how far it is.
 pub async fn reconcile(pool: &ForwarderPool, context: &Context<'_>) -> ForwarderPoolStatus {
@@ -87,12 +87,10 @@ async fn steps(
             "how to reach Kafka is not known yet",
         ));
     };
-    observed.progress = context
-        .control
-        .progress(&pool_ref.kafka, &valid.source.topic, &valid.consumer_group)
-        .await
-        .map_err(|error| tracing::debug!(pool = pool_ref.name, %error, "lag is unknown"))
-        .ok();
+    observed.progress =
+        context
+            .control
+            .progress(&pool_ref.kafka, &valid.source.topic, &valid.consumer_group);
     let published = match context.control.published(pool_ref).await {
         Ok(published) => published,
         Err(error) => return Ok(kafka_outcome(&error)),
@@ -162,20 +160,17 @@ async fn publish(
     context.control.publish(pool, map).await
 }
 
-/// A forwarder must have the credentials of every shard before it is told to use it.
+/// A running forwarder must have the credentials of every shard before it is told to use it; one that
+/// starts later starts with them.
 fn hold_back(forwarders: Option<&WorkloadState>) -> Option<Outcome> {
-    let state = forwarders?;
-    let outdated = state.instances.iter().find(|instance| !instance.current)?;
-    let stuck = of_instances(state).filter(|_| outdated.stuck);
-    Some(stuck.unwrap_or_else(|| {
-        Outcome::under_way(
-            "RollingUpdate",
-            format!(
-                "{} has no credentials of the new shard yet; the shard map follows",
-                outdated.name
-            ),
-        )
-    }))
+    let mut instances = forwarders?.instances.iter();
+    let outdated =
+        instances.find(|instance| !instance.current && instance.phase == Phase::Running)?;
+    let message = format!(
+        "{} has no credentials of the new shard yet; the shard map follows",
+        outdated.name
+    );
+    Some(Outcome::under_way("RollingUpdate", message))
 }
 
 fn settle(observed: &Observed, waiting: &[String]) -> Outcome {
