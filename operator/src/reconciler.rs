@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ofa_crds::api::{Condition, ConditionStatus, ForwarderPool, NatsShard};
+use ofa_crds::api::{Condition, ConditionStatus, ForwarderPool, NatsShard, STALLED};
 use tracing::{error, info, warn};
 
 use crate::controllers::control_plane::{ControlPlane, PoolRef};
@@ -65,7 +65,9 @@ impl Reconciler {
             }
         }
         for key in self.store.keys().into_iter().rev() {
-            self.finalize(&key).await;
+            if !self.is_still_needed(&key) {
+                self.finalize(&key).await;
+            }
         }
         self.remove_orphans().await;
         self.write_instances().await;
@@ -170,6 +172,7 @@ impl Reconciler {
         Ok(PoolRef {
             kafka: kafka.await?,
             name: control_name(&identity),
+            deleted: pool.metadata.deletion_timestamp.is_some(),
             namespace: identity.namespace,
         })
     }
@@ -200,6 +203,19 @@ impl Reconciler {
         if let Err(error) = done {
             error!(object = %key, %error, "its removal cannot be recorded; make room in the state directory");
         }
+    }
+
+    /// A deleted Kafka stays until deleted pools have committed and withdrawn their maps through it.
+    fn is_still_needed(&self, key: &ObjectKey) -> bool {
+        let is_deleted = |other: &Manifest| {
+            other.meta().deletion_timestamp.is_some() && other.key().namespace == key.namespace
+        };
+        let serves_others = matches!(key.kind, Kind::Service | Kind::StatefulSet);
+        let ours = [Kind::NatsShard, Kind::ForwarderPool, Kind::AssetGroup];
+        serves_others
+            && ours
+                .into_iter()
+                .any(|kind| self.store.of_kind(kind).any(is_deleted))
     }
 
     async fn remove_workload(&self, key: &ObjectKey) -> Result<Removal, PlatformError> {
@@ -254,14 +270,21 @@ impl Reconciler {
     }
 }
 
-/// Logs what is newly said about an object.
+/// Logs what is newly said about an object: the one condition that tells the others' story.
 fn report(object: &Manifest, before: &[Condition]) {
-    for condition in object.conditions() {
-        let old = before.iter().find(|old| old.kind == condition.kind);
-        let news = old
-            .is_none_or(|old| old.reason != condition.reason || old.message != condition.message);
-        if news && condition.status == ConditionStatus::True {
-            info!(object = %object.key(), reason = condition.reason, "{}: {}", condition.kind, condition.message);
-        }
+    let holds = |condition: &&Condition| condition.status == ConditionStatus::True;
+    let story = |conditions: &[Condition]| conditions.iter().rfind(holds).cloned();
+    let (old, new) = (story(before), story(object.conditions()));
+    let Some(new) = new else { return };
+    let same =
+        old.is_some_and(|old| (old.kind, old.message) == (new.kind.clone(), new.message.clone()));
+    if same {
+        return;
+    }
+    let object = object.key();
+    if new.kind == STALLED {
+        warn!(%object, reason = new.reason, "{}: {}", new.kind, new.message);
+    } else {
+        info!(%object, reason = new.reason, "{}: {}", new.kind, new.message);
     }
 }

@@ -1,6 +1,6 @@
 //! The shell around the reconcilers that a folder of YAML feeds.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,6 +148,7 @@ fn start_logging(args: &RunArgs) -> Result<(), RunError> {
         .map_err(|_| RunError::LogLevel(args.log_level.clone()))?;
     let logging = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
     // A second start in one process, as in tests, keeps the first.
     let _ = if args.log_json {

@@ -74,7 +74,8 @@ impl From<PlatformError> for Outcome {
     }
 }
 
-/// The conditions after `outcome`. A time moves only where a status flips.
+/// The conditions after `outcome`. A time moves only where a status flips; a refused deletion that was
+/// called off is forgotten.
 #[must_use]
 pub fn merge(
     old: &[Condition],
@@ -82,7 +83,9 @@ pub fn merge(
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let mut conditions = old.to_vec();
+    let ours =
+        |condition: &&Condition| [READY, RECONCILING, STALLED].contains(&condition.kind.as_str());
+    let mut conditions: Vec<Condition> = old.iter().filter(ours).cloned().collect();
     let mut set = |kind: &str, holds: bool| {
         let status = if holds {
             ConditionStatus::True

@@ -39,7 +39,7 @@ pub enum ControlPlaneError {
     },
     /// Nobody answered.
     #[error(
-        "Kafka at {0} does not answer; check that it runs and that kafka.bootstrapServers is right"
+        "Kafka at {0} has not answered yet; if that stays so, check that it runs and that spec.kafka.bootstrapServers is right"
     )]
     NoAnswer(String),
     /// The topic does not exist.
@@ -54,6 +54,8 @@ pub struct PoolRef {
     pub name: String,
     /// Its namespace.
     pub namespace: String,
+    /// Whether it is being deleted.
+    pub deleted: bool,
     /// Where its Kafka is, as the operator reaches it.
     pub kafka: KafkaSettings,
 }

@@ -99,7 +99,9 @@ fn parse_document(file: &str, line: u64, text: &str) -> Result<Document, Problem
         let at = error
             .location()
             .map_or(0, |location| location.line().saturating_sub(1));
-        let reason = error.without_snippet().to_string();
+        let text = error.without_snippet().to_string();
+        // The position counts from the document's beginning; ours counts from the file's.
+        let reason = text.split(" at line ").next().unwrap_or(&text).to_owned();
         problem(line + at, object, reason)
     };
     let head: Head = serde_saphyr::from_str(text).map_err(|error| yaml_problem(None, &error))?;

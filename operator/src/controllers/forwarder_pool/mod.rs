@@ -7,6 +7,7 @@ pub mod validate;
 
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use ofa_crds::ShardMap;
 use ofa_crds::api::{ForwarderPool, ForwarderPoolStatus};
 
@@ -46,15 +47,27 @@ pub async fn finalize(
         .status
         .as_ref()
         .is_some_and(|status| status.shard_map_epoch > 0);
-    match pool_ref(&identity, context) {
-        Some(pool_ref) if published_before => match context.control.withdraw(pool_ref).await {
-            Ok(()) => Ok(Removal::Done),
-            Err(error) => Ok(Removal::Refused(format!(
-                "its shard map cannot be withdrawn: {error}"
-            ))),
-        },
-        _ => Ok(Removal::Done),
+    let Some(pool_ref) = pool_ref(&identity, context).filter(|_| published_before) else {
+        return Ok(Removal::Done);
+    };
+    match context.control.withdraw(pool_ref).await {
+        Ok(()) => Ok(Removal::Done),
+        Err(error) if waited_long_enough(pool) => {
+            tracing::warn!(pool = pool_ref.name, %error, "its shard map stays on the control topic");
+            Ok(Removal::Done)
+        }
+        Err(error) => Ok(Removal::Refused(format!(
+            "its shard map cannot be withdrawn yet: {error}"
+        ))),
     }
+}
+
+/// A Kafka that is gone for good must not keep the pool for ever; a map that nobody acts by does no harm.
+fn waited_long_enough(pool: &ForwarderPool) -> bool {
+    /// Longer than a broker takes to restart.
+    const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
+    let deleted = pool.metadata.deletion_timestamp.as_ref();
+    deleted.is_some_and(|at| Timestamp::now().duration_since(at.0) >= PATIENCE)
 }
 
 fn pool_ref<'a>(identity: &Identity, context: &'a Context<'_>) -> Option<&'a PoolRef> {

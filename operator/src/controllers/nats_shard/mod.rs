@@ -51,6 +51,13 @@ pub async fn reconcile(shard: &NatsShard, context: &Context<'_>) -> NatsShardSta
 /// When the platform refuses.
 pub async fn finalize(shard: &NatsShard, context: &Context<'_>) -> Result<Removal, PlatformError> {
     let identity = Identity::of(&shard.metadata);
+    let mut pools = context
+        .pools
+        .iter()
+        .filter(|pool| pool.namespace == identity.namespace);
+    if pools.any(|pool| pool.deleted) {
+        return Ok(Removal::UnderWay);
+    }
     if let Some(refusal) = still_owns_assets(shard, &identity, context).await {
         return Ok(Removal::Refused(refusal));
     }

@@ -110,6 +110,8 @@ pub(super) fn start(
         .env_clear()
         .envs(inherited)
         .env("PATH", programs::search_path())
+        // Logs go to a file.
+        .env("NO_COLOR", "1")
         .envs(&line.env)
         .env(MARK, mark)
         .env(TEMPLATE, template)
