@@ -31,6 +31,7 @@ mod outbox;
 mod pump;
 mod subscription;
 
+pub mod audit;
 pub mod cli;
 pub mod positions;
 pub mod produce;

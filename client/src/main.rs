@@ -1,9 +1,11 @@
 //! The command line of the fan-out layer: `ofa`.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use ofa_client::cli::Args;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     Args::parse().run().await
 }

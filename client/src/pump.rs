@@ -253,7 +253,7 @@ impl Pump {
         match self.shared.open(&route).await {
             Ok(source) => self.current = source,
             Err(error) => {
-                warn!(asset = route.asset_id, %error, "the shard cannot be used; trying on")
+                warn!(asset = route.asset_id, %error, "the shard cannot be used; trying on");
             }
         }
         Ok(())

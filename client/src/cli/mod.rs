@@ -1,5 +1,6 @@
 //! The commands of `ofa`, one file each.
 
+mod demo;
 mod output;
 mod produce;
 mod route;
@@ -7,13 +8,16 @@ mod simulate;
 mod stop;
 mod subscribe;
 
+use std::process::ExitCode;
+
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// Watch, feed and try out an OpenFactory fan-out layer
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+// A wrapper may append settings of its own: what is said last counts.
+#[command(version, propagate_version = true, args_override_self = true)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -35,6 +39,8 @@ enum Command {
     Subscribe(subscribe::SubscribeArgs),
     /// Write events to Kafka
     Produce(produce::ProduceArgs),
+    /// Run everything on this machine and watch it: broker, shards, forwarders, router and a factory
+    Demo(demo::DemoArgs),
     /// Be a factory: machines that write events to Kafka
     Simulate(simulate::SimulateArgs),
 }
@@ -53,11 +59,11 @@ struct RouterArgs {
 }
 
 impl Args {
-    /// Runs the command.
+    /// Runs the command. The demo fails with a code of its own when events were lost or reordered.
     ///
     /// # Errors
     /// What went wrong and what to do about it.
-    pub async fn run(self) -> anyhow::Result<()> {
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
         let Self { command, log_level } = self;
         let filter = EnvFilter::try_new(&log_level)
             .with_context(|| format!("LOG_LEVEL '{log_level}' cannot be read; use info"))?;
@@ -70,7 +76,9 @@ impl Args {
             Command::Subscribe(args) => args.run().await,
             Command::Produce(args) => args.run().await,
             Command::Simulate(args) => args.run().await,
+            Command::Demo(args) => return args.run().await,
         };
-        output::unless_reader_is_gone(done)
+        output::unless_reader_is_gone(done)?;
+        Ok(ExitCode::SUCCESS)
     }
 }

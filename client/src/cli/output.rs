@@ -16,6 +16,12 @@ pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(serde_json::to_string(value)?)
 }
 
+/// Says something to whoever watches, beside the results.
+#[allow(clippy::print_stderr, reason = "this is where commands talk to people")]
+pub(super) fn note(text: impl Display) {
+    eprintln!("{text}");
+}
+
 /// A closed pipe is no failure.
 pub(super) fn unless_reader_is_gone(done: anyhow::Result<()>) -> anyhow::Result<()> {
     match done {

@@ -66,6 +66,7 @@ impl SimulateArgs {
         };
         let pace = Pace {
             topic: self.topic.clone(),
+            places: has_topic_of_places(&producer),
             length: self.seconds.map(Duration::from_secs_f64),
         };
         let stop = Arc::new(AtomicBool::new(false));
@@ -135,8 +136,19 @@ impl SimulateArgs {
             ensure_topic(&self.kafka, places).await?;
         }
         let producer = Producer::new(&self.kafka, LINGER)?;
-        // One short question to a broker that has just answered the one above.
+        // One short question at the start, when nothing else goes on.
         tokio::task::block_in_place(|| producer.check_topic(&self.topic))?;
         Ok(producer)
+    }
+}
+
+/// Without that topic the events are written all the same.
+fn has_topic_of_places(producer: &Producer) -> bool {
+    match tokio::task::block_in_place(|| producer.check_topic(wire::UNS_MAP_TOPIC)) {
+        Ok(()) => true,
+        Err(error) => {
+            warn!(%error, "the machines get no place in the Unified Namespace");
+            false
+        }
     }
 }

@@ -25,6 +25,8 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Pace {
     /// Topic of the events.
     pub topic: String,
+    /// Whether every asset's place is written to the topic of the Unified Namespace first.
+    pub places: bool,
     /// Events due later than this are not written. `None`: until stopped.
     pub length: Option<Duration>,
 }
@@ -37,7 +39,7 @@ pub enum RunError {
     Produce(#[from] ProduceError),
 }
 
-/// Registers all assets and writes their events until the time is over or `stop` is set.
+/// Registers the assets and writes their events until the time is over or `stop` is set.
 /// Returns how many records Kafka has confirmed. Blocks.
 ///
 /// An event that could not be written in time keeps the timestamp of when it was due, so that latencies
@@ -51,7 +53,9 @@ pub fn run(
     pace: &Pace,
     stop: &AtomicBool,
 ) -> Result<u64, RunError> {
-    register(&factory, &producer)?;
+    if pace.places {
+        register(&factory, &producer)?;
+    }
     let (started, started_at) = (Instant::now(), Timestamp::now());
     let mut report_at = REPORT_EVERY;
     let mut value = Vec::new();
