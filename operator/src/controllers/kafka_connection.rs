@@ -15,10 +15,12 @@ use crate::platform::{
 const DIRECTORY: &str = "/etc/ofa/kafka";
 
 /// Environment and files by which instances reach Kafka. What the resource leaves out is the operator's.
+/// `client_certificate` says whether the TLS secret holds one.
 #[must_use]
 pub fn for_instances(
     connection: &KafkaConnection,
     defaults: &KafkaSettings,
+    client_certificate: bool,
 ) -> (Vec<EnvVar>, Vec<MountedFile>) {
     let KafkaConnection {
         bootstrap_servers,
@@ -36,9 +38,19 @@ pub fn for_instances(
             "KAFKA_SSL_CA_FILE",
             format!("{DIRECTORY}/ca.crt"),
         ));
-        files.push(secret_file(secret, "ca.crt", false));
-        files.push(secret_file(secret, "tls.crt", true));
-        files.push(secret_file(secret, "tls.key", true));
+        files.push(secret_file(secret, "ca.crt"));
+        if client_certificate {
+            env.push(EnvVar::text(
+                "KAFKA_SSL_CERT_FILE",
+                format!("{DIRECTORY}/tls.crt"),
+            ));
+            env.push(EnvVar::text(
+                "KAFKA_SSL_KEY_FILE",
+                format!("{DIRECTORY}/tls.key"),
+            ));
+            files.push(secret_file(secret, "tls.crt"));
+            files.push(secret_file(secret, "tls.key"));
+        }
     }
     if let Some(sasl) = sasl {
         env.push(EnvVar::text(
@@ -56,9 +68,31 @@ pub fn for_instances(
             "KAFKA_SASL_PASSWORD_FILE",
             format!("{DIRECTORY}/password"),
         ));
-        files.push(secret_file(&sasl.secret_name, "password", false));
+        files.push(secret_file(&sasl.secret_name, "password"));
     }
     (env, files)
+}
+
+/// Whether the TLS secret of a connection holds a client certificate.
+///
+/// # Errors
+/// When the secret cannot be read.
+pub async fn has_client_certificate(
+    connection: &KafkaConnection,
+    namespace: &str,
+    platform: &dyn DeploymentPlatform,
+) -> Result<bool, PlatformError> {
+    let Some(name) = connection
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.secret_name.as_ref())
+    else {
+        return Ok(false);
+    };
+    let secret = platform
+        .secret(&SecretId::new(namespace, name.as_str()))
+        .await?;
+    Ok(secret.is_some_and(|data| data.0.contains_key("tls.crt")))
 }
 
 /// Settings by which the operator itself reaches the same Kafka. Passwords and certificates are laid
@@ -125,7 +159,7 @@ const fn mechanism(mechanism: SaslMechanism) -> &'static str {
     }
 }
 
-fn secret_file(secret: &str, key: &str, optional: bool) -> MountedFile {
+fn secret_file(secret: &str, key: &str) -> MountedFile {
     MountedFile {
         path: format!("{DIRECTORY}/{key}"),
         content: FileContent::Secret {
@@ -133,7 +167,7 @@ fn secret_file(secret: &str, key: &str, optional: bool) -> MountedFile {
                 secret: secret.to_owned(),
                 key: key.to_owned(),
             },
-            optional,
+            optional: false,
         },
     }
 }

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ofa_crds::api::Spread;
 use thiserror::Error;
 
-use super::types::{
+use super::{
     Container, ContainerPort, Deployment, Env, EnvSource, FieldPath, FieldRef, LabelSelector,
     PodTemplate, PortReference, ProbeSpec, SecretKeyRef, Service, StatefulSet,
 };
@@ -309,7 +309,7 @@ fn probe(spec: &ProbeSpec, ports: &[ContainerPort]) -> Result<Probe, PlainError>
 }
 
 fn service(service: &Service, ports: &[ContainerPort]) -> Result<ServiceName, PlainError> {
-    let port = |spec: &super::types::ServicePortSpec| {
+    let port = |spec: &super::ServicePortSpec| {
         let target = spec
             .target_port
             .as_ref()

@@ -2,7 +2,9 @@
 //! so that a folder holds a whole factory and `kubectl apply` takes the very same files.
 
 mod convert;
+mod pod;
 mod types;
 
 pub use convert::{Plain, PlainError, workload};
+pub use pod::*;
 pub use types::*;

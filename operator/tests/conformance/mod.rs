@@ -1,6 +1,9 @@
 //! What every backend of `DeploymentPlatform` must do, asked of it from outside. A backend brings a
 //! [`Fixture`]; each function here is one test.
-#![allow(unreachable_pub, reason = "every test file that includes the suite is a crate of its own")]
+#![allow(
+    unreachable_pub,
+    reason = "every test file that includes the suite is a crate of its own"
+)]
 
 use std::time::{Duration, Instant};
 

@@ -21,9 +21,16 @@ const CREDENTIALS: &str = "/etc/ofa/nats";
 const GRACE_SECONDS: u32 = 30;
 
 /// Builds the workload of the forwarders, who get the credentials of every shard selected.
+/// `client_certificate` says whether Kafka's TLS secret holds one.
 #[must_use]
-pub fn build(pool: &ValidPool, shards: &[Candidate], settings: &Settings) -> Workload {
-    let (kafka_env, kafka_files) = kafka_connection::for_instances(&pool.kafka, &settings.kafka);
+pub fn build(
+    pool: &ValidPool,
+    shards: &[Candidate],
+    settings: &Settings,
+    client_certificate: bool,
+) -> Workload {
+    let (kafka_env, kafka_files) =
+        kafka_connection::for_instances(&pool.kafka, &settings.kafka, client_certificate);
     let credentials = shards.iter().flat_map(credential_files);
     Workload {
         id: pool.workload_id(),

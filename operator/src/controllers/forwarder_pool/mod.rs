@@ -16,7 +16,7 @@ use self::status::{Observed, status, unacknowledged};
 use self::validate::{ValidPool, control_name, validate};
 use super::conditions::{Outcome, of_instances};
 use super::control_plane::{ControlPlaneError, PoolRef, Published};
-use super::{Context, Identity, Removal};
+use super::{Context, Identity, Removal, kafka_connection};
 use crate::platform::{Phase, PlatformError, WorkloadId, WorkloadState};
 
 /// Brings a pool about: validate, select shards, run forwarders, publish the map, say how far it is.
@@ -88,10 +88,12 @@ async fn steps(
     );
     let paused = pool.spec.paused || valid.identity.paused;
     if !paused {
-        context
-            .platform
-            .ensure(&build::build(valid, &shards, context.settings))
-            .await?;
+        let namespace = &valid.identity.namespace;
+        let certificate =
+            kafka_connection::has_client_certificate(&valid.kafka, namespace, context.platform)
+                .await?;
+        let workload = build::build(valid, &shards, context.settings, certificate);
+        context.platform.ensure(&workload).await?;
     }
     observed.forwarders = context.platform.observe(&valid.workload_id()).await?;
     let Some(pool_ref) = pool_ref(&valid.identity, context) else {

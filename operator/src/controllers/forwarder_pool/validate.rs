@@ -81,6 +81,15 @@ pub fn validate(pool: &ForwarderPool, settings: &Settings) -> Result<ValidPool, 
                 .to_owned(),
         );
     }
+    let says_nothing = spec.kafka == KafkaConnection::default();
+    if says_nothing && settings.kafka.security_protocol.is_some() {
+        return invalid(
+            "Invalid",
+            "the operator reaches its Kafka with credentials of its own, which it does not hand on; \
+             set spec.kafka with the names of the pool's secrets"
+                .to_owned(),
+        );
+    }
     for topic in std::iter::once(&spec.source.topic).chain(&spec.dead_letter_topic) {
         if !is_topic(topic) {
             return invalid(

@@ -12,10 +12,12 @@ pub mod plan;
 mod probe;
 mod process;
 pub mod programs;
+mod records;
 mod secrets;
 mod shutdown;
 pub mod store;
 mod supervisor;
+mod surroundings;
 pub mod text;
 
 use std::io;

@@ -2,101 +2,38 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::addresses::Addresses;
-use super::command::{self, CommandLine, Secrets, Surroundings};
+use super::command;
 use super::instance::{Live, Record, Stopping, now_ms};
-use super::names::Names;
 use super::plan::{Action, At, InstanceView, View, plan};
 use super::probe::{Prober, Target};
 use super::process;
+use super::records::{Managed, instance_directory, workload_directory};
 use super::secrets::SecretFiles;
-use super::store::{directories, read_json, write_json};
 use crate::platform::{
-    InstanceState, PlatformError, SecretId, StopSignal, Workload, WorkloadId, WorkloadKind,
-    WorkloadState,
+    InstanceState, PlatformError, StopSignal, Workload, WorkloadId, WorkloadKind, WorkloadState,
 };
-
-/// What is kept of a workload on disk.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Managed {
-    pub(super) workload: Workload,
-    pub(super) template: String,
-    pub(super) removing: bool,
-    pub(super) instances: BTreeMap<u16, Record>,
-}
 
 /// All workloads of a state directory.
 pub(super) struct Supervisor {
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     pub(super) workloads: BTreeMap<WorkloadId, Managed>,
-    live: BTreeMap<(WorkloadId, u16), Live>,
-    addresses: Addresses,
+    pub(super) live: BTreeMap<(WorkloadId, u16), Live>,
+    pub(super) addresses: Addresses,
     pub(super) secrets: SecretFiles,
-    http: reqwest::Client,
-    wake: Arc<Notify>,
+    pub(super) http: reqwest::Client,
+    pub(super) wake: Arc<Notify>,
 }
 
 impl Supervisor {
-    /// Reads what an earlier operator left and takes over its processes.
-    pub(super) fn open(state: &Path, http: reqwest::Client, wake: Arc<Notify>) -> io::Result<Self> {
-        let mut supervisor = Self {
-            directory: state.to_owned(),
-            workloads: BTreeMap::new(),
-            live: BTreeMap::new(),
-            addresses: Addresses::open(state)?,
-            secrets: SecretFiles::new(state),
-            http,
-            wake,
-        };
-        let root = state.join("workloads");
-        for namespace in directories(&root) {
-            for name in directories(&root.join(&namespace)) {
-                let id = WorkloadId::new(namespace.clone(), name);
-                if let Some(managed) = read_json(&supervisor.record_file(&id))? {
-                    supervisor.adopt(&id, managed)?;
-                }
-            }
-        }
-        Ok(supervisor)
-    }
-
-    fn adopt(&mut self, id: &WorkloadId, mut managed: Managed) -> io::Result<()> {
-        for ordinal in 0..managed.workload.replicas {
-            let record = managed.instances.entry(ordinal).or_default();
-            let unrecorded = || process::find_started(&self.mark(id, ordinal));
-            if record.process.is_none()
-                && let Some((process, template)) = unrecorded()
-            {
-                record.has_started(process, &template, 0);
-            }
-        }
-        let running = managed.instances.iter().filter(|(_, record)| {
-            record
-                .process
-                .as_ref()
-                .is_some_and(process::ProcessId::is_alive)
-        });
-        let running: Vec<u16> = running.map(|(&ordinal, _)| ordinal).collect();
-        self.workloads.insert(id.clone(), managed);
-        self.save(id)?;
-        for ordinal in running {
-            info!(workload = %id, ordinal, "goes on running under this operator");
-            self.probe(id, ordinal);
-        }
-        Ok(())
-    }
-
     /// Takes in a description.
     pub(super) fn ensure(&mut self, workload: &Workload) -> Result<bool, PlatformError> {
         command::check(workload)?;
@@ -323,7 +260,7 @@ impl Supervisor {
     }
 
     /// Begins to ask an instance for its state.
-    fn probe(&mut self, id: &WorkloadId, ordinal: u16) {
+    pub(super) fn probe(&mut self, id: &WorkloadId, ordinal: u16) {
         let env = self
             .line(id, ordinal)
             .map(|line| line.env)
@@ -354,70 +291,6 @@ impl Supervisor {
             self.wake.clone(),
         );
         self.live.entry((id.clone(), ordinal)).or_default().prober = Some(prober);
-    }
-
-    fn line(&mut self, id: &WorkloadId, ordinal: u16) -> Result<CommandLine, PlatformError> {
-        let Some(managed) = self.workloads.get(id) else {
-            return Err(PlatformError::NotFound(id.to_string()));
-        };
-        let workload = managed.workload.clone();
-        let names = self.names().map_err(|error| self.write_failed(&error))?;
-        let host = self
-            .host(&workload, ordinal)
-            .map_err(|error| self.write_failed(&error))?;
-        command::command_line(
-            &workload,
-            &Surroundings {
-                ordinal,
-                host,
-                root: &instance_directory(&self.directory, id, ordinal).join("root"),
-                names: &names,
-                secrets: &self.secrets_of(&workload),
-            },
-        )
-    }
-
-    /// The names all instances know each other by.
-    pub(super) fn names(&mut self) -> io::Result<Names> {
-        let mut names = Names::default();
-        let workloads: Vec<Workload> = self
-            .workloads
-            .values()
-            .map(|m| m.workload.clone())
-            .collect();
-        for workload in workloads
-            .iter()
-            .filter(|workload| !workload.services.is_empty())
-        {
-            let addresses: io::Result<Vec<Ipv4Addr>> = (0..workload.replicas)
-                .map(|ordinal| self.host(workload, ordinal))
-                .collect();
-            names.add(workload, &addresses?);
-        }
-        Ok(names)
-    }
-
-    fn host(&mut self, workload: &Workload, ordinal: u16) -> io::Result<Ipv4Addr> {
-        if workload.ports.iter().any(|port| port.host_port.is_some()) {
-            return Ok(Ipv4Addr::LOCALHOST);
-        }
-        self.address(&workload.id, ordinal)
-    }
-
-    /// The address set aside for an instance.
-    pub(super) fn address(&mut self, id: &WorkloadId, ordinal: u16) -> io::Result<Ipv4Addr> {
-        self.addresses
-            .of(&format!("{}/{}", id.namespace, id.instance(ordinal)))
-    }
-
-    /// Secrets that cannot be read count as missing, which the start then reports.
-    fn secrets_of(&self, workload: &Workload) -> Secrets {
-        let names = command::secret_keys(workload).map(|key| key.secret.clone());
-        let read = names.filter_map(|name| {
-            let id = SecretId::new(workload.id.namespace.clone(), name.clone());
-            Some((name, self.secrets.read(&id).ok().flatten()?))
-        });
-        read.collect()
     }
 
     /// What is known about a workload.
@@ -464,36 +337,6 @@ impl Supervisor {
             record.has_stopped();
         }
         self.save_or_warn(id);
-    }
-
-    fn mark(&self, id: &WorkloadId, ordinal: u16) -> String {
-        instance_directory(&self.directory, id, ordinal)
-            .to_string_lossy()
-            .into_owned()
-    }
-
-    fn record_file(&self, id: &WorkloadId) -> PathBuf {
-        workload_directory(&self.directory, id).join("workload.json")
-    }
-
-    pub(super) fn save(&self, id: &WorkloadId) -> io::Result<()> {
-        match self.workloads.get(id) {
-            Some(managed) => write_json(&self.record_file(id), managed),
-            None => Ok(()),
-        }
-    }
-
-    pub(super) fn save_or_warn(&self, id: &WorkloadId) {
-        if let Err(error) = self.save(id) {
-            warn!(workload = %id, "{}", self.write_failed(&error));
-        }
-    }
-
-    pub(super) fn write_failed(&self, error: &io::Error) -> PlatformError {
-        PlatformError::Failed {
-            what: format!("write to the state directory {}", self.directory.display()),
-            why: format!("{error}; make room or choose another with --state-dir"),
-        }
     }
 }
 
@@ -543,14 +386,6 @@ fn look_at_running(
         });
         process.signal(Signal::TERM);
     }
-}
-
-fn workload_directory(state: &Path, id: &WorkloadId) -> PathBuf {
-    state.join("workloads").join(&id.namespace).join(&id.name)
-}
-
-fn instance_directory(state: &Path, id: &WorkloadId, ordinal: u16) -> PathBuf {
-    workload_directory(state, id).join(ordinal.to_string())
 }
 
 /// Whether an instance runs, for a stop of everything.

@@ -1,0 +1,206 @@
+//! Files of a workload as volumes: one volume for each directory that holds some, its files projected into it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{
+    ConfigMapProjection, KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount,
+    VolumeProjection,
+};
+
+use crate::platform::{FileContent, MountedFile};
+
+/// Readable by the group too: the files are root's, the programs run as a group that `fsGroup` adds.
+const MODE: i32 = 0o440;
+
+/// The object with a workload's plain files.
+#[must_use]
+pub fn config_map_name(workload: &str) -> String {
+    format!("{workload}-files")
+}
+
+/// The object with a workload's files that have passwords in them.
+#[must_use]
+pub fn secret_name(workload: &str) -> String {
+    format!("{workload}-files")
+}
+
+/// The key of a file in its object: the path, with what keys may not contain written as `__` (for `/`) or
+/// `_` and its code. No two paths have one key.
+#[must_use]
+pub fn key(path: &str) -> String {
+    let mut key = String::with_capacity(path.len());
+    for byte in path.trim_start_matches('/').bytes() {
+        match byte {
+            b'/' => key.push_str("__"),
+            b'-' | b'.' => key.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => key.push(char::from(byte)),
+            _ => key.push_str(&format!("_{byte:02x}")),
+        }
+    }
+    key
+}
+
+/// The texts of a workload's own files, by key: plain ones and those with passwords.
+#[must_use]
+pub fn texts(files: &[MountedFile]) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+    let mut plain = BTreeMap::new();
+    let mut sensitive = BTreeMap::new();
+    for file in files {
+        match &file.content {
+            FileContent::Plain(text) => plain.insert(key(&file.path), text.clone()),
+            FileContent::Sensitive(text) => sensitive.insert(key(&file.path), text.clone()),
+            FileContent::Secret { .. } => None,
+        };
+    }
+    (plain, sensitive)
+}
+
+/// Volumes with the files, and where they are mounted. A directory inside another one with files joins it: a mount
+/// inside a read-only mount has no place to be.
+#[must_use]
+pub fn volumes(workload: &str, files: &[MountedFile]) -> (Vec<Volume>, Vec<VolumeMount>) {
+    let roots = mount_points(files);
+    let volumes = roots.iter().enumerate().map(|(index, root)| {
+        let inside = files.iter().filter(|file| is_below(&file.path, root));
+        Volume {
+            name: format!("files-{index}"),
+            projected: Some(ProjectedVolumeSource {
+                default_mode: Some(MODE),
+                sources: Some(sources(workload, root, inside)),
+            }),
+            ..Volume::default()
+        }
+    });
+    let mounts = roots.iter().enumerate().map(|(index, root)| VolumeMount {
+        name: format!("files-{index}"),
+        mount_path: (*root).to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    });
+    (volumes.collect(), mounts.collect())
+}
+
+fn mount_points(files: &[MountedFile]) -> Vec<&str> {
+    let directories: BTreeSet<&str> = files.iter().map(|file| directory(&file.path)).collect();
+    let mut roots: Vec<&str> = Vec::new();
+    // In order, a directory comes before what is inside it.
+    for directory in directories {
+        if !roots
+            .iter()
+            .any(|root| is_below(&format!("{directory}/"), root))
+        {
+            roots.push(directory);
+        }
+    }
+    roots
+}
+
+fn directory(path: &str) -> &str {
+    match path.rsplit_once('/') {
+        Some(("", _)) | None => "/",
+        Some((directory, _)) => directory,
+    }
+}
+
+fn is_below(path: &str, root: &str) -> bool {
+    path.strip_prefix(root)
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// What is projected from where; files of one object together.
+fn sources<'a>(
+    workload: &str,
+    root: &str,
+    files: impl Iterator<Item = &'a MountedFile>,
+) -> Vec<VolumeProjection> {
+    let mut by_origin: BTreeMap<Origin, Vec<KeyToPath>> = BTreeMap::new();
+    for file in files {
+        let (origin, key) = origin(workload, file);
+        by_origin.entry(origin).or_default().push(KeyToPath {
+            key,
+            path: file.path[root.len() + 1..].to_owned(),
+            mode: None,
+        });
+    }
+    by_origin.into_iter().map(projection).collect()
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    ConfigMap(String),
+    Secret { name: String, optional: bool },
+}
+
+fn origin(workload: &str, file: &MountedFile) -> (Origin, String) {
+    match &file.content {
+        FileContent::Plain(_) => (
+            Origin::ConfigMap(config_map_name(workload)),
+            key(&file.path),
+        ),
+        FileContent::Sensitive(_) => (
+            Origin::Secret {
+                name: secret_name(workload),
+                optional: false,
+            },
+            key(&file.path),
+        ),
+        FileContent::Secret { key, optional } => (
+            Origin::Secret {
+                name: key.secret.clone(),
+                optional: *optional,
+            },
+            key.key.clone(),
+        ),
+    }
+}
+
+fn projection((origin, items): (Origin, Vec<KeyToPath>)) -> VolumeProjection {
+    match origin {
+        Origin::ConfigMap(name) => VolumeProjection {
+            config_map: Some(ConfigMapProjection {
+                name,
+                items: Some(items),
+                optional: None,
+            }),
+            ..VolumeProjection::default()
+        },
+        Origin::Secret { name, optional } => VolumeProjection {
+            secret: Some(SecretProjection {
+                name,
+                items: Some(items),
+                optional: optional.then_some(true),
+            }),
+            ..VolumeProjection::default()
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_two_paths_have_one_key(a in "[a-c_/. é]{0,6}", b in "[a-c_/. é]{0,6}") {
+            let legal = |key: &str| key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+            let (ka, kb) = (key(&a), key(&b));
+            prop_assert!(legal(&ka));
+            prop_assert_eq!(ka == kb, a.trim_start_matches('/') == b.trim_start_matches('/'));
+        }
+    }
+
+    #[test]
+    fn a_directory_inside_another_shares_its_volume() {
+        let file = |path: &str| MountedFile {
+            path: path.to_owned(),
+            content: FileContent::Plain(String::new()),
+        };
+        let files = [
+            file("/etc/nats/tls/tls.crt"),
+            file("/etc/nats/nats.conf"),
+            file("/etc/nats-other/x"),
+        ];
+        assert_eq!(mount_points(&files), ["/etc/nats", "/etc/nats-other"]);
+    }
+}
