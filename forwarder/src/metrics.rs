@@ -54,6 +54,7 @@ pub(crate) struct Metrics {
     publish_failures: Family<ClusterLabel, Counter>,
     confirmed: Family<ClusterLabel, Counter>,
     witness_mode: Family<ClusterLabel, Gauge>,
+    isolated: Family<ClusterLabel, Gauge>,
     poison: Family<KindLabel, Counter>,
     committed: Family<PartitionLabel, Gauge<i64, AtomicI64>>,
     lag: Family<PartitionLabel, Gauge<i64, AtomicI64>>,
@@ -83,6 +84,7 @@ impl Metrics {
             publish_failures: Family::default(),
             confirmed: Family::default(),
             witness_mode: Family::default(),
+            isolated: Family::default(),
             poison: Family::default(),
             committed: Family::default(),
             lag: Family::default(),
@@ -147,6 +149,11 @@ impl Metrics {
             "asset_forwarder_witness_mode",
             "Nodes that confirm: 2 a second node, 1 the same node only, 0 no connection",
             metrics.witness_mode.clone(),
+        );
+        r.register(
+            "asset_forwarder_shard_behind",
+            "1 while the shard is away or catching up and the others go on without it",
+            metrics.isolated.clone(),
         );
         r.register(
             "asset_forwarder_poison_records",
@@ -229,8 +236,15 @@ impl Metrics {
             .set(nodes);
     }
 
+    pub(crate) fn set_isolated(&self, cluster: &str, isolated: bool) {
+        self.isolated
+            .get_or_create(&of_cluster(cluster))
+            .set(isolated.into());
+    }
+
     pub(crate) fn remove_cluster(&self, cluster: &str) {
         self.witness_mode.remove(&of_cluster(cluster));
+        self.isolated.remove(&of_cluster(cluster));
     }
 
     pub(crate) fn rebalanced(&self) {

@@ -14,6 +14,15 @@ fn span(tracker: &Tracker, partition: i32, first: i64, last: i64) -> Span {
     }
 }
 
+/// The offsets that would be committed now.
+fn offsets(tracker: &Tracker) -> Vec<(i32, i64)> {
+    tracker
+        .uncommitted(&tracker.partitions())
+        .into_iter()
+        .map(|(id, position)| (id, position.offset))
+        .collect()
+}
+
 fn confirm(tracker: &mut Tracker, sink: SinkId, span: Span) {
     tracker.confirmed(&Confirmed {
         sink,
@@ -29,13 +38,14 @@ fn the_watermark_is_the_smallest_unconfirmed_offset_over_all_sinks() {
     let (a, b) = (span(&tracker, 0, 10, 18), span(&tracker, 0, 12, 19));
     tracker.handed_over(A, &[a]);
     tracker.handed_over(B, &[b]);
-    assert_eq!(tracker.uncommitted(&[0]), [(0, 10)]);
+    assert_eq!(offsets(&tracker), [(0, 10)]);
     confirm(&mut tracker, A, a);
-    assert_eq!(tracker.uncommitted(&[0]), [(0, 12)]);
+    assert_eq!(offsets(&tracker), [(0, 12)]);
     confirm(&mut tracker, B, b);
-    assert_eq!(tracker.uncommitted(&[0]), [(0, 20)]);
-    tracker.note_committed(&[(0, 20)]);
-    assert_eq!(tracker.uncommitted(&[0]), []);
+    assert_eq!(offsets(&tracker), [(0, 20)]);
+    let positions = tracker.uncommitted(&[0]);
+    tracker.note_committed(positions);
+    assert_eq!(offsets(&tracker), []);
 }
 
 #[test]
@@ -43,12 +53,12 @@ fn records_that_go_nowhere_are_committed_too() {
     let mut tracker = Tracker::default();
     tracker.assign(0);
     assert_eq!(
-        tracker.uncommitted(&[0]),
+        offsets(&tracker),
         [],
         "nothing is known of a partition before its first record"
     );
     tracker.taken(0, 41);
-    assert_eq!(tracker.uncommitted(&[0]), [(0, 42)]);
+    assert_eq!(offsets(&tracker), [(0, 42)]);
 }
 
 #[test]
@@ -76,6 +86,40 @@ fn a_draining_partition_takes_nothing_more() {
     tracker.drain(0);
     assert_eq!(tracker.tenure(0), None);
     assert_eq!(tracker.partitions(), [0]);
+}
+
+#[test]
+fn a_sink_behind_holds_the_offset_and_the_metadata_tells_where_the_others_are() {
+    let mut tracker = Tracker::default();
+    tracker.assign(0);
+    (10..20).for_each(|offset| tracker.taken(0, offset));
+    let (a, b) = (span(&tracker, 0, 10, 13), span(&tracker, 0, 11, 19));
+    tracker.handed_over(A, &[a]);
+    tracker.handed_over(B, &[b]);
+    tracker.fall_behind(0, A, 15);
+    tracker.fall_behind(0, A, 17);
+    let position = |tracker: &Tracker| tracker.uncommitted(&[0])[0].1.clone();
+    let expected = |offset, head, behind| CommittedPosition {
+        offset,
+        head,
+        behind: BTreeMap::from([(A, behind)]),
+    };
+    assert_eq!(position(&tracker), expected(10, 11, 10));
+    confirm(&mut tracker, B, b);
+    assert_eq!(position(&tracker), expected(10, 20, 10));
+    confirm(&mut tracker, A, a);
+    assert_eq!(position(&tracker), expected(15, 20, 15));
+    assert!(!tracker.catch_up(0, A, 18));
+    assert_eq!(position(&tracker), expected(18, 20, 18));
+    assert!(tracker.catch_up(0, A, 20));
+    assert_eq!(
+        position(&tracker),
+        CommittedPosition {
+            offset: 20,
+            head: 20,
+            behind: BTreeMap::new()
+        }
+    );
 }
 
 proptest! {
@@ -112,13 +156,13 @@ proptest! {
                 confirm(&mut tracker, SinkId(sink), span);
                 offsets.iter().for_each(|offset| { unconfirmed.remove(offset); });
             }
-            let committed = tracker.uncommitted(&[0]);
+            let committed = offsets(&tracker);
             prop_assert!(unconfirmed.first().is_none_or(|oldest| committed[0].1 <= *oldest));
         }
         for (sink, queue) in queues.into_iter().enumerate() {
             queue.into_iter().for_each(|(span, _)| confirm(&mut tracker, SinkId(sink.try_into().unwrap()), span));
         }
         prop_assert!(tracker.is_confirmed(&[0]));
-        prop_assert_eq!(tracker.uncommitted(&[0]), [(0, routes.len() as i64)]);
+        prop_assert_eq!(offsets(&tracker), [(0, routes.len() as i64)]);
     }
 }

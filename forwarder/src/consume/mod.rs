@@ -2,9 +2,11 @@
 
 mod context;
 mod queue;
+mod range_reader;
 mod source;
 
 pub(crate) use context::Rebalance;
 pub(crate) use queue::{Chunk, Taken};
+pub(crate) use range_reader::RangeReader;
 pub use source::SourceError;
 pub(crate) use source::{Source, SourceSettings};

@@ -6,12 +6,13 @@ use std::time::Duration;
 use ofa_crds::kafka::{KafkaSettings, KafkaSettingsError};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use thiserror::Error;
 use tracing::warn;
 
 use super::context::{Context, Rebalance};
 use super::queue::{Chunk, RecordQueue};
+use super::range_reader::RangeReader;
 
 /// What is read, and as whom.
 #[derive(Debug, Clone)]
@@ -78,6 +79,39 @@ const QUEUE_BACKOFF_MS: &str = "2";
 const SESSION_TIMEOUT_MS: &str = "6000";
 const HEARTBEAT_MS: &str = "1500";
 
+impl SourceSettings {
+    /// What every consumer of ours has in common.
+    pub(super) fn client_config(&self) -> Result<ClientConfig, SourceError> {
+        let mut config = self.kafka.client_config()?;
+        config
+            .set("group.id", &self.group)
+            .set("client.id", &self.client_id)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "false")
+            .set("fetch.queue.backoff.ms", QUEUE_BACKOFF_MS)
+            .set("fetch.wait.max.ms", "100");
+        Ok(config)
+    }
+}
+
+/// A consumer and a queue for its records.
+pub(super) fn open(
+    config: &ClientConfig,
+) -> Result<(Arc<BaseConsumer<Context>>, RecordQueue), SourceError> {
+    let failed = |source| SourceError::Client {
+        what: "be made",
+        source,
+    };
+    let consumer: BaseConsumer<Context> = config
+        .create_with_context(Context::default())
+        .map_err(failed)?;
+    let consumer = Arc::new(consumer);
+    let records = RecordQueue::new(consumer.clone())
+        .ok_or_else(|| SourceError::Fatal("no memory for a queue".to_owned()))?;
+    Ok((consumer, records))
+}
+
 /// How long one request for metadata may take.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -86,6 +120,7 @@ pub(crate) struct Source {
     // Before `consumer`: the queue has to go first.
     records: RecordQueue,
     consumer: Arc<BaseConsumer<Context>>,
+    settings: SourceSettings,
     topic: String,
     brokers: String,
     starts_latest: bool,
@@ -94,38 +129,23 @@ pub(crate) struct Source {
 impl Source {
     /// Makes the client; nothing is asked of Kafka yet.
     pub(crate) fn new(settings: &SourceSettings) -> Result<Self, SourceError> {
-        let mut config = settings.kafka.client_config()?;
+        let mut config = settings.client_config()?;
         config
-            .set("group.id", &settings.group)
-            .set("client.id", &settings.client_id)
             .set("auto.offset.reset", &settings.offset_reset)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "false")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", SESSION_TIMEOUT_MS)
             .set("heartbeat.interval.ms", HEARTBEAT_MS)
             .set("queued.min.messages", QUEUED_MESSAGES)
             .set("queued.max.messages.kbytes", QUEUED_KILOBYTES)
-            .set("fetch.queue.backoff.ms", QUEUE_BACKOFF_MS)
-            .set("fetch.wait.max.ms", "100")
             .set("topic.metadata.refresh.interval.ms", "30000");
-        let failed = |source| SourceError::Client {
-            what: "be made",
-            source,
-        };
-        let consumer: BaseConsumer<Context> = config
-            .create_with_context(Context::default())
-            .map_err(failed)?;
-        let consumer = Arc::new(consumer);
-        let records = RecordQueue::new(consumer.clone())
-            .ok_or_else(|| SourceError::Fatal("no memory for a queue".to_owned()))?;
+        let (consumer, records) = open(&config)?;
         Ok(Self {
             records,
             consumer,
             topic: settings.topic.clone(),
             brokers: settings.kafka.brokers.clone(),
             starts_latest: settings.offset_reset == "latest",
+            settings: settings.clone(),
         })
     }
 
@@ -159,7 +179,13 @@ impl Source {
     pub(crate) fn events(&self) -> Result<Vec<Rebalance>, SourceError> {
         while let Some(event) = self.consumer.poll(Duration::ZERO) {
             match event {
-                Ok(_) => warn!("a record came over the main queue; it will be read again"),
+                // Cannot be, since partitions are adopted before they are assigned. If it were, going on
+                // would lose the record; a new process reads it again.
+                Ok(_) => {
+                    return Err(SourceError::Fatal(
+                        "a record came over the main queue".to_owned(),
+                    ));
+                }
                 Err(KafkaError::MessageConsumptionFatal(code)) => {
                     return Err(SourceError::Fatal(code.to_string()));
                 }
@@ -170,52 +196,71 @@ impl Source {
         if let Some(reason) = context.fatal() {
             return Err(SourceError::Fatal(reason));
         }
-        if let Some(reason) = context.take_commit_failure() {
-            warn!(reason, "a commit failed; the next one includes its offsets");
-        }
         Ok(context.take_rebalances())
     }
 
-    /// Begins to read partitions at their committed positions.
-    pub(crate) fn assign(&self, partitions: &[i32]) -> Result<(), SourceError> {
-        if self.starts_latest {
-            self.pin_latest(partitions)?;
-        }
-        for &partition in partitions {
-            self.records.adopt(&self.topic, partition);
-        }
-        self.client(
-            "take partitions",
-            self.consumer.incremental_assign(&self.list(partitions)),
-        )
-    }
-
-    /// Commits the present end of partitions that have no committed position. Otherwise "latest" would
-    /// mean a later end after each restart until the first commit, and pass over what came in between.
-    fn pin_latest(&self, partitions: &[i32]) -> Result<(), SourceError> {
+    /// The committed position of each partition, and the metadata committed with it. A partition without
+    /// one gets its present end committed where the settings say `latest`: otherwise that would mean a
+    /// later end after each restart until the first commit, and pass over what came in between.
+    pub(crate) fn committed(&self, partitions: &[i32]) -> Result<Vec<(i32, String)>, SourceError> {
         let committed = self
             .consumer
             .committed_offsets(self.list(partitions), METADATA_TIMEOUT);
         let committed = self.client("read the committed positions", committed)?;
-        let mut ends = Vec::new();
-        for element in committed
-            .elements()
-            .iter()
-            .filter(|element| element.offset() == Offset::Invalid)
-        {
-            let marks =
-                self.consumer
-                    .fetch_watermarks(&self.topic, element.partition(), METADATA_TIMEOUT);
-            ends.push((
-                element.partition(),
-                self.client("read the end of a partition", marks)?.1,
-            ));
+        let mut found = Vec::with_capacity(partitions.len());
+        for element in committed.elements() {
+            let partition = element.partition();
+            if self.starts_latest && element.offset() == Offset::Invalid {
+                let marks =
+                    self.consumer
+                        .fetch_watermarks(&self.topic, partition, METADATA_TIMEOUT);
+                let end = self.client("read the end of a partition", marks)?.1;
+                self.commit(&[(partition, end, String::new())], CommitMode::Sync)?;
+            }
+            found.push((partition, element.metadata().to_owned()));
         }
-        if ends.is_empty() {
-            Ok(())
-        } else {
-            self.commit(&ends, CommitMode::Sync)
+        Ok(found)
+    }
+
+    /// Begins to read partitions, each at the offset given or else at its committed position.
+    pub(crate) fn assign(&self, partitions: &[(i32, Option<i64>)]) -> Result<(), SourceError> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for &(partition, start) in partitions {
+            self.records.adopt(&self.topic, partition);
+            match start {
+                Some(offset) => {
+                    let added =
+                        list.add_partition_offset(&self.topic, partition, Offset::Offset(offset));
+                    self.client("take partitions", added)?;
+                }
+                None => {
+                    list.add_partition(&self.topic, partition);
+                }
+            }
         }
+        self.client("take partitions", self.consumer.incremental_assign(&list))
+    }
+
+    /// Goes back to earlier offsets. Records taken before and not yet worked off are to be dropped.
+    pub(crate) fn rewind(&self, offsets: &[(i32, i64)]) -> Result<(), SourceError> {
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for &(partition, offset) in offsets {
+            let added = list.add_partition_offset(&self.topic, partition, Offset::Offset(offset));
+            self.client("go back", added)?;
+        }
+        let result = self.client(
+            "go back",
+            self.consumer.seek_partitions(list, METADATA_TIMEOUT),
+        )?;
+        for element in result.elements() {
+            self.client("go back", element.error())?;
+        }
+        Ok(())
+    }
+
+    /// A second reader of the same topic, from these offsets on, outside the group.
+    pub(crate) fn range_reader(&self, starts: &[(i32, i64)]) -> Result<RangeReader, SourceError> {
+        RangeReader::new(&self.settings, starts)
     }
 
     /// Lets partitions go.
@@ -226,21 +271,27 @@ impl Source {
         )
     }
 
+    /// Why a commit failed since the last call, if one did: its offsets have to be committed again.
+    pub(crate) fn take_commit_failure(&self) -> Option<String> {
+        self.consumer.context().take_commit_failure()
+    }
+
     /// Takes records; waits for the first one at most this long.
     pub(crate) fn fill(&self, chunk: &mut Chunk, wait: Duration) {
         self.records.fill(chunk, wait);
     }
 
-    /// Commits the offsets to go on from.
+    /// Commits the offsets to go on from, each with its metadata.
     pub(crate) fn commit(
         &self,
-        offsets: &[(i32, i64)],
+        offsets: &[(i32, i64, String)],
         mode: CommitMode,
     ) -> Result<(), SourceError> {
         let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for &(partition, offset) in offsets {
-            let added = list.add_partition_offset(&self.topic, partition, Offset::Offset(offset));
-            self.client("commit", added)?;
+        for (partition, offset, metadata) in offsets {
+            let mut element = list.add_partition(&self.topic, *partition);
+            element.set_metadata(metadata);
+            self.client("commit", element.set_offset(Offset::Offset(*offset)))?;
         }
         self.client("commit", self.consumer.commit(&list, mode))
     }

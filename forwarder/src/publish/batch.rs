@@ -21,7 +21,11 @@ pub(crate) struct Batch {
     frames: Vec<u8>,
     spans: Vec<Span>,
     messages: u32,
+    /// Headers and payload of the largest frame, and of the last, in bytes.
     largest: usize,
+    last_size: usize,
+    /// Where the last frame begins.
+    last_start: usize,
     /// When the first record was taken from Kafka's client.
     began: Instant,
 }
@@ -35,13 +39,23 @@ impl Batch {
             spans: Vec::new(),
             messages: 0,
             largest: 0,
+            last_size: 0,
+            last_start: 0,
             began: Instant::now(),
         }
     }
 
     /// Where the next frame is appended.
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        self.last_start = self.frames.len();
         &mut self.frames
+    }
+
+    /// Appends the last frame of another batch, for a record that goes to both.
+    pub(crate) fn copy_last(&mut self, other: &Self, partition: i32, tenure: Tenure, offset: i64) {
+        self.buffer()
+            .extend_from_slice(&other.frames[other.last_start..]);
+        self.note(partition, tenure, offset, other.last_size);
     }
 
     /// Notes a frame just appended: its record, and the bytes of its headers and payload.
@@ -51,6 +65,7 @@ impl Batch {
         }
         self.messages += 1;
         self.largest = self.largest.max(size);
+        self.last_size = size;
         // Records come in runs of one partition, so the newest span is nearly always the right one.
         let same = |span: &&mut Span| span.partition == partition && span.tenure == tenure;
         match self.spans.iter_mut().rev().find(same) {

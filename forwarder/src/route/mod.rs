@@ -78,6 +78,7 @@ impl Encoder {
         let event = Edited::new(value, self.format)?;
         Ok(Routed {
             shard: map.index_of(hash),
+            second: map.second_index_of(hash),
             hash,
             asset,
             event,
@@ -120,6 +121,8 @@ impl Encoder {
 pub(crate) struct Routed<'a> {
     /// Index of the shard in the map.
     pub(crate) shard: usize,
+    /// Index of the other shard that has to get the record while owners change.
+    pub(crate) second: Option<usize>,
     hash: KeyHash,
     asset: &'a str,
     event: Edited<'a>,

@@ -1,0 +1,201 @@
+//! Reads the compacted UNS map from its beginning, says when that is done, and follows it.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use ofa_crds::UnsEntry;
+use ofa_crds::kafka::KafkaSettings;
+use ofa_crds::names::asset_of_key;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Message as _, Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::consume::SourceError;
+use crate::log_limit::LogLimit;
+
+/// What the map's reader tells.
+pub(crate) enum MapEvent {
+    /// What the map now says of an asset; `None` when it is not registered.
+    Entry { asset: Box<str>, entry: Option<UnsEntry> },
+    /// A record that says nothing, passed over.
+    Unreadable,
+    /// All that stood in the map when reading began has been told.
+    CaughtUp,
+    /// The map's topic cannot be read, and why; it is tried again.
+    Unavailable(String),
+}
+
+/// Records told ahead of the one who takes them in.
+const AHEAD: usize = 10_000;
+
+/// How long to wait for a record before looking whether to stop.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How long before a topic that is not there is asked for again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How often the topic is asked whether it has more partitions than before.
+const PARTITIONS_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long one request to Kafka may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Begins to read on a thread of its own; it ends with `stop`.
+pub(crate) fn follow(
+    kafka: &KafkaSettings,
+    topic: &str,
+    stop: CancellationToken,
+) -> Result<Receiver<MapEvent>, SourceError> {
+    let mut config = kafka.client_config()?;
+    config
+        // Required by the client, not used: partitions are assigned by hand and nothing is committed.
+        .set("group.id", "ofa_derive_uns_map")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        // A new asset's events follow its registration closely.
+        .set("fetch.wait.max.ms", "500")
+        .set("fetch.error.backoff.ms", "100");
+    let consumer: BaseConsumer = config.create().map_err(|source| SourceError::Client {
+        what: "read the UNS map",
+        source,
+    })?;
+    let (sender, receiver) = sync_channel(AHEAD);
+    let reader = MapReader {
+        consumer,
+        topic: topic.to_owned(),
+        sender,
+        stop,
+        pending: BTreeMap::new(),
+        partitions: 0,
+        caught_up: false,
+        log: LogLimit::default(),
+    };
+    std::thread::spawn(move || reader.run());
+    Ok(receiver)
+}
+
+struct MapReader {
+    consumer: BaseConsumer,
+    topic: String,
+    sender: SyncSender<MapEvent>,
+    stop: CancellationToken,
+    /// Ends of the partitions that are not read to their end yet, as they were when reading began.
+    pending: BTreeMap<i32, i64>,
+    partitions: i32,
+    caught_up: bool,
+    log: LogLimit,
+}
+
+impl MapReader {
+    fn run(mut self) {
+        let mut checked_at = None::<Instant>;
+        while !self.stop.is_cancelled() {
+            if checked_at.is_none_or(|at| at.elapsed() >= PARTITIONS_INTERVAL) {
+                match self.take_partitions() {
+                    Ok(()) => checked_at = Some(Instant::now()),
+                    Err(error) if self.partitions == 0 => {
+                        let why = format!("the UNS map's topic {} cannot be read: {error}", self.topic);
+                        if self.sender.send(MapEvent::Unavailable(why)).is_err() {
+                            return;
+                        }
+                        std::thread::sleep(RETRY);
+                        continue;
+                    }
+                    Err(error) => {
+                        debug!(%error, "the UNS map's partitions cannot be counted now");
+                        checked_at = Some(Instant::now());
+                    }
+                }
+            }
+            if !self.step() {
+                return;
+            }
+        }
+    }
+
+    /// Takes the next record; false when nobody listens any more.
+    fn step(&mut self) -> bool {
+        let event = match self.consumer.poll(POLL) {
+            None => None,
+            Some(Ok(record)) => read(&record, &mut self.log),
+            Some(Err(error)) => {
+                if let Some(held_back) = self.log.allow() {
+                    warn!(%error, held_back, "the UNS map cannot be read at the moment; what is known of it stays");
+                }
+                None
+            }
+        };
+        if event.is_some_and(|event| self.sender.send(event).is_err()) {
+            return false;
+        }
+        self.caught_up || !self.is_caught_up() || {
+            self.caught_up = true;
+            info!(topic = self.topic, "the UNS map is read");
+            self.sender.send(MapEvent::CaughtUp).is_ok()
+        }
+    }
+
+    /// Begins to read partitions that are new.
+    fn take_partitions(&mut self) -> Result<(), KafkaError> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), REQUEST_TIMEOUT)?;
+        let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        if count == 0 {
+            let code = rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition;
+            return Err(KafkaError::MetadataFetch(code));
+        }
+        let mut fresh = TopicPartitionList::new();
+        let mut ends = Vec::new();
+        for partition in self.partitions..count {
+            let (low, high) = self.consumer.fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT)?;
+            fresh.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
+            if high > low {
+                ends.push((partition, high));
+            }
+        }
+        if fresh.count() > 0 {
+            self.consumer.incremental_assign(&fresh)?;
+            self.pending.extend(ends);
+            self.partitions = count;
+        }
+        Ok(())
+    }
+
+    fn is_caught_up(&mut self) -> bool {
+        let Ok(positions) = self.consumer.position() else {
+            return false;
+        };
+        for element in positions.elements() {
+            let end = self.pending.get(&element.partition());
+            if let (Some(&end), Offset::Offset(next)) = (end, element.offset())
+                && next >= end
+            {
+                self.pending.remove(&element.partition());
+            }
+        }
+        self.pending.is_empty()
+    }
+}
+
+fn read(record: &BorrowedMessage<'_>, log: &mut LogLimit) -> Option<MapEvent> {
+    let read = asset_of_key(record.key())
+        .map_err(|error| error.to_string())
+        .and_then(|asset| match UnsEntry::parse(record.payload()) {
+            Ok(entry) => Ok((asset, entry)),
+            Err(error) => Err(error.to_string()),
+        });
+    match read {
+        Ok((asset, entry)) => Some(MapEvent::Entry { asset: asset.into(), entry }),
+        Err(reason) => {
+            if let Some(held_back) = log.allow() {
+                let (partition, offset) = (record.partition(), record.offset());
+                warn!(partition, offset, reason, held_back, "a record of the UNS map is passed over; what was known of its asset stays");
+            }
+            Some(MapEvent::Unreadable)
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Partitions that the group gives and takes.
+
+use std::time::Instant;
+
+use rdkafka::consumer::CommitMode;
+use tracing::{info, warn};
+
+use super::{DRAIN_DEADLINE, Pump, TICK};
+use crate::commit::Metadata;
+use crate::consume::{Rebalance, SourceError};
+
+/// Partitions that are about to be let go.
+pub(super) struct Drain {
+    partitions: Vec<i32>,
+    deadline: Instant,
+}
+
+impl Pump {
+    /// Carries out what the group wants.
+    pub(super) fn serve_group(&mut self) -> Result<(), SourceError> {
+        if self.state.events_at.elapsed() >= TICK {
+            self.state.events_at = Instant::now();
+            for rebalance in self.source.events()? {
+                self.metrics.rebalanced();
+                self.health.joined();
+                self.on_rebalance(rebalance)?;
+            }
+            if let Some(reason) = self.source.take_commit_failure() {
+                self.metrics.kafka_error();
+                self.state.tracker.forget_committed();
+                warn!(reason, "a commit failed; the next one includes its offsets");
+            }
+        }
+        self.finish_drains()
+    }
+
+    fn on_rebalance(&mut self, rebalance: Rebalance) -> Result<(), SourceError> {
+        info!(?rebalance, "the group has changed");
+        match rebalance {
+            Rebalance::Assign(partitions) => self.take_partitions(&partitions),
+            Rebalance::Revoke(partitions) => {
+                for &partition in &partitions {
+                    self.state.tracker.drain(partition);
+                }
+                let deadline = Instant::now() + DRAIN_DEADLINE;
+                self.state.draining.push(Drain {
+                    partitions,
+                    deadline,
+                });
+                Ok(())
+            }
+            Rebalance::Lost(partitions) => self.let_go(&partitions),
+        }
+    }
+
+    fn take_partitions(&mut self, partitions: &[i32]) -> Result<(), SourceError> {
+        let mut starts = Vec::with_capacity(partitions.len());
+        for (partition, metadata) in self.source.committed(partitions)? {
+            self.state.tracker.assign(partition);
+            starts.push((partition, self.go_on_from(partition, &metadata)));
+        }
+        self.source.assign(&starts)
+    }
+
+    /// Where the shards that were not behind go on, when the committed metadata tells and the shards that
+    /// were are still there to catch up. `None`: all of them go on at the committed offset.
+    fn go_on_from(&mut self, partition: i32, metadata: &str) -> Option<i64> {
+        let Metadata { head, behind } = Metadata::parse(metadata)?;
+        let known = |(name, offset): (&String, &i64)| Some((self.shards.index_of(name)?, *offset));
+        let behind: Vec<(usize, i64)> = behind.iter().map(known).collect::<Option<_>>()?;
+        for (shard, offset) in behind {
+            self.shards.isolate(shard);
+            self.state
+                .tracker
+                .fall_behind(partition, self.shards.sink(shard), offset);
+        }
+        self.state.tracker.start_at(partition, head);
+        Some(head)
+    }
+
+    /// Lets partitions go that are confirmed, or whose time is over; the others go on undisturbed.
+    fn finish_drains(&mut self) -> Result<(), SourceError> {
+        for drain in std::mem::take(&mut self.state.draining) {
+            let confirmed = self.state.tracker.is_confirmed(&drain.partitions);
+            if !confirmed && Instant::now() < drain.deadline {
+                self.state.draining.push(drain);
+                continue;
+            }
+            if !confirmed {
+                warn!(partitions = ?drain.partitions, "handed over before everything was confirmed; the next forwarder sends the rest again");
+            }
+            self.commit(&drain.partitions, CommitMode::Sync);
+            self.let_go(&drain.partitions)?;
+        }
+        Ok(())
+    }
+
+    fn let_go(&mut self, partitions: &[i32]) -> Result<(), SourceError> {
+        for &partition in partitions {
+            self.state.tracker.remove(partition);
+            self.metrics.remove_partition(partition);
+        }
+        self.source.unassign(partitions)
+    }
+}

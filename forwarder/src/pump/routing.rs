@@ -1,0 +1,174 @@
+//! Records from the main reader to their shards.
+
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::{Pump, State, TICK};
+use crate::commit::Tracker;
+use crate::consume::Taken;
+use crate::log_limit::LogLimit;
+use crate::metrics::Metrics;
+use crate::route::{Encoder, Poison, Record, Routed, Tenure};
+use crate::shards::{Room, Shards};
+
+/// Whether the chunk could be worked off.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    Done,
+    /// A shard has as much unconfirmed as it may.
+    Blocked,
+}
+
+impl Pump {
+    /// Takes a chunk when the last one is worked off, and routes its records until its end or until a
+    /// shard is full; then hands all batches over.
+    pub(super) fn take_and_route(&mut self) -> Progress {
+        if self.state.at >= self.state.chunk.len() {
+            self.state.at = 0;
+            let wait = if self.state.catch_up.is_some() {
+                Duration::ZERO
+            } else {
+                TICK
+            };
+            self.source.fill(&mut self.state.chunk, wait);
+            self.encoder.set_now(now_ms());
+        }
+        let (mut progress, from) = (Progress::Done, self.state.at);
+        while progress == Progress::Done && self.state.at < self.state.chunk.len() {
+            progress = self.route_next();
+        }
+        self.metrics.consumed((self.state.at - from) as u64);
+        self.flush_all();
+        progress
+    }
+
+    /// Routes the record at hand, unless a shard it goes to is full.
+    fn route_next(&mut self) -> Progress {
+        let Self {
+            encoder,
+            shards,
+            metrics,
+            state,
+            ..
+        } = self;
+        let State {
+            tracker,
+            chunk,
+            at,
+            poison_log,
+            ..
+        } = state;
+        let record = match chunk.get(*at) {
+            Taken::Record(record) => record,
+            Taken::Error { partition, error } => {
+                metrics.kafka_error();
+                warn!(
+                    partition,
+                    error, "Kafka's client reports a problem with a partition and goes on"
+                );
+                *at += 1;
+                return Progress::Done;
+            }
+        };
+        *at += 1;
+        // What is left of a partition on its way out will be read by its next owner.
+        let Some(tenure) = tracker.tenure(record.partition) else {
+            return Progress::Done;
+        };
+        let result = match encoder.route(&record, shards.map()) {
+            Ok(routed) => match targets(shards, tracker, &record, &routed) {
+                Some(targets) => deliver(encoder, shards, &record, &routed, tenure, targets),
+                None => {
+                    *at -= 1;
+                    return Progress::Blocked;
+                }
+            },
+            Err(poison) => Err(poison),
+        };
+        tracker.taken(record.partition, record.offset);
+        match result {
+            Ok(Some(ripe)) => self.flush(ripe),
+            Ok(None) => {}
+            Err(poison) => pass_over(&record, poison, metrics, poison_log),
+        }
+        Progress::Done
+    }
+
+    pub(super) fn flush_all(&mut self) {
+        for shard in 0..self.shards.len() {
+            self.flush(shard);
+        }
+    }
+
+    pub(super) fn flush(&mut self, shard: usize) {
+        let tracker = &mut self.state.tracker;
+        self.shards.flush(shard, |sink, batch| {
+            tracker.handed_over(sink, batch.spans());
+        });
+    }
+}
+
+/// The shards to hand a record to now; `None` when one of them is full. An isolated one is noted as behind.
+fn targets(
+    shards: &mut Shards,
+    tracker: &mut Tracker,
+    record: &Record<'_>,
+    routed: &Routed<'_>,
+) -> Option<[Option<usize>; 2]> {
+    let wanted = [Some(routed.shard), routed.second];
+    let rooms = wanted.map(|shard| shard.map(|shard| shards.room(shard)));
+    if rooms.contains(&Some(Room::Full)) {
+        return None;
+    }
+    let mut targets = wanted;
+    for (target, room) in targets.iter_mut().zip(rooms) {
+        if let (Some(shard), Some(Room::Isolated)) = (*target, room) {
+            tracker.fall_behind(record.partition, shards.sink(shard), record.offset);
+            *target = None;
+        }
+    }
+    Some(targets)
+}
+
+/// Puts a record into the batches of its shards; returns a shard whose batch is large enough to go.
+fn deliver(
+    encoder: &mut Encoder,
+    shards: &mut Shards,
+    record: &Record<'_>,
+    routed: &Routed<'_>,
+    tenure: Tenure,
+    targets: [Option<usize>; 2],
+) -> Result<Option<usize>, Poison> {
+    let (Some(first), second) = (targets[0].or(targets[1]), targets[0].and(targets[1])) else {
+        return Ok(None);
+    };
+    let (batch, max_payload) = shards.batch(first);
+    encoder.encode(record, routed, tenure, max_payload, batch)?;
+    if let Some(second) = second {
+        shards.copy_last(first, second, record.partition, tenure, record.offset);
+    }
+    let ripe = |shard: &usize| shards.is_ripe(*shard);
+    Ok(Some(first).filter(ripe).or(second.filter(ripe)))
+}
+
+/// Counts and logs a record that cannot be forwarded.
+pub(super) fn pass_over(
+    record: &Record<'_>,
+    poison: Poison,
+    metrics: &Metrics,
+    log: &mut LogLimit,
+) {
+    metrics.poison(poison);
+    if let Some(held_back) = log.allow() {
+        let (partition, offset) = (record.partition, record.offset);
+        warn!(partition, offset, reason = %poison, held_back, "a record cannot be forwarded and is passed over");
+    }
+}
+
+fn now_ms() -> i64 {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since_epoch.map_or(0, |elapsed| {
+        i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+    })
+}
