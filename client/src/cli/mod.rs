@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(
         long,
         env = "LOG_LEVEL",
-        default_value = "warn,rdkafka=error",
+        default_value = DEFAULT_LOG_LEVEL,
         global = true
     )]
     log_level: String,
@@ -44,6 +44,9 @@ enum Command {
     /// Be a factory: machines that write events to Kafka
     Simulate(simulate::SimulateArgs),
 }
+
+/// What Kafka's client has to say becomes an error of our own, with what to do about it.
+const DEFAULT_LOG_LEVEL: &str = "warn,rdkafka=off,librdkafka=off";
 
 /// Which routing layer is asked
 #[derive(Debug, clap::Args)]

@@ -71,19 +71,22 @@ impl Factory {
         let natural = recording.rate() * count as f64;
         let stretch = rate.map_or(1.0, |rate| natural / rate);
         let mut rng = SmallRng::seed_from_u64(seed);
+        let mut starts = Vec::with_capacity(count);
         let assets = (0..count).map(|index| {
+            // A point in time, not an event: most events lie close together, where few machines are at a time.
+            let (next, until_ms) = recording.event_after(rng.random_range(0.0..1.0));
+            starts.push(Duration::from_millis(until_ms).mul_f64(stretch));
             let uuid = recording.uuid(index);
             Asset::Replayed {
                 place: UnsPlace::new(index, "Machining", &uuid),
                 uuid,
-                next: rng.random_range(0..recording.len()),
+                next,
                 recording: Arc::clone(recording),
                 stretch,
             }
         });
         let assets: Vec<Asset> = assets.collect();
-        let pause = Duration::from_secs_f64(stretch / recording.rate());
-        Self::start(assets, |_| pause.mul_f64(rng.random_range(0.0..1.0)))
+        Self::start(assets, |index| starts[index])
     }
 
     fn start(assets: Vec<Asset>, mut first: impl FnMut(usize) -> Duration) -> Self {
@@ -188,5 +191,24 @@ mod tests {
             factory.write_next("t", &mut out);
         }
         assert!(counts.iter().all(|&count| count == 40), "{counts:?}");
+    }
+
+    /// A recording in bursts: a hundred events in a moment, then nearly two minutes of nothing.
+    #[test]
+    fn a_replay_has_its_rate_from_the_beginning() {
+        let file = std::env::temp_dir().join(format!("ofa-bursts-{}.jsonl", std::process::id()));
+        let times = (0..100).chain([100_000]);
+        let line = |t_ms| format!("{{\"t_ms\":{t_ms},\"key\":\"a\",\"value\":{{}}}}\n");
+        std::fs::write(&file, times.map(line).collect::<String>()).unwrap();
+        let recording = Arc::new(Recording::open(&file).unwrap());
+        std::fs::remove_file(&file).unwrap();
+
+        let mut factory = Factory::replayed(&recording, 500, Some(1000.0), 1);
+        let (mut out, mut count) = (Vec::new(), 0);
+        while factory.peek().unwrap().at < Duration::from_secs(10) {
+            factory.write_next("t", &mut out);
+            count += 1;
+        }
+        assert!((8_500..11_500).contains(&count), "{count} events in 10 s");
     }
 }

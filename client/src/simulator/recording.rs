@@ -137,6 +137,23 @@ impl Recording {
         self.len() as f64 * 1000.0 / self.length_ms().max(1) as f64
     }
 
+    /// The first event after `share` (0 to 1) of the recording's time, and the milliseconds until it.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a point in a recording, far below 2^52 ms"
+    )]
+    pub fn event_after(&self, share: f64) -> (usize, u64) {
+        let first = self.events.first().map_or(0, |event| event.t_ms);
+        let t_ms = first + (self.length_ms() as f64 * share) as u64;
+        let index = self.events.partition_point(|event| event.t_ms < t_ms);
+        self.events
+            .get(index)
+            .map_or((0, 0), |event| (index, event.t_ms - t_ms))
+    }
+
     /// Milliseconds from the event `index` to the next one; the first follows the last after a mean pause.
     #[must_use]
     pub fn pause_ms(&self, index: usize) -> u64 {
@@ -228,6 +245,8 @@ mod tests {
         let recording = recording();
         let pauses: Vec<u64> = (0..3).map(|index| recording.pause_ms(index)).collect();
         assert_eq!(pauses, [400, 600, 333]);
+        assert_eq!(recording.event_after(0.1), (1, 300));
+        assert_eq!(recording.event_after(0.999), (2, 1));
         assert_eq!(recording.uuid(7), "OKUMA.1-0007");
         assert!((recording.rate() - 3.0).abs() < 1e-9);
     }
