@@ -1,1 +1,18 @@
-//! placeholder
+//! Whole-system scenarios: real brokers, real NATS nodes and our own programs, as processes that are killed,
+//! stopped and started again, while everything that Kafka holds is compared with what subscribers received.
+//!
+//! A test is a [`scene::scenario`]; what it can put on the stage is in [`scene::Scene`].
+
+pub mod forwarder;
+pub mod http;
+pub mod kafka;
+pub mod load;
+pub mod nats;
+pub mod ports;
+pub mod process;
+pub mod report;
+pub mod router;
+pub mod scene;
+pub mod tools;
+pub mod wait;
+pub mod watch;

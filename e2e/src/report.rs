@@ -1,0 +1,178 @@
+//! The verdict: what Kafka holds against what subscribers received.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use anyhow::{Result, ensure};
+use ofa_client::audit::{Expected, Received, Report};
+use ofa_client::sequencer::{Origin, Sequencer};
+use ofa_client::{Event, Item};
+use ofa_crds::wire;
+
+use crate::kafka::Positions;
+
+/// The outcome of one scenario.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    /// After the client's deduplication: lost, reordered, duplicates that it removed or let pass.
+    pub after: Report,
+    /// Messages as they came.
+    pub messages: u64,
+    /// Of these, repetitions of a cursor on the same node.
+    pub duplicates_before: u64,
+    /// Events whose own count went back or repeated after deduplication, told by the payload alone.
+    pub miscounted: u64,
+}
+
+impl Verdict {
+    /// That everything was received, in order and, after deduplication, once.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn must_be_perfect(&self) -> Result<()> {
+        self.must_be_in_order()?;
+        ensure!(
+            self.after.lost == 0,
+            "{} events lost: {}",
+            self.after.lost,
+            self.after.examples.join(", ")
+        );
+        Ok(())
+    }
+
+    /// That whatever is missing was announced as a gap, and the rest came in order and once.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn must_be_honest(&self) -> Result<()> {
+        self.must_be_in_order()?;
+        let silently = self.after.lost_silently;
+        ensure!(
+            silently == 0,
+            "{silently} events lost without a word: {}",
+            self.after.examples.join(", ")
+        );
+        Ok(())
+    }
+
+    fn must_be_in_order(&self) -> Result<()> {
+        ensure!(
+            self.after.events > 0,
+            "nothing was expected, so nothing was tested"
+        );
+        ensure!(
+            self.after.reordered == 0,
+            "{} events out of order",
+            self.after.reordered
+        );
+        ensure!(
+            self.after.duplicates_after == 0,
+            "{} events twice in spite of deduplication",
+            self.after.duplicates_after
+        );
+        ensure!(
+            self.miscounted == 0,
+            "{} events whose own count says out of order or twice",
+            self.miscounted
+        );
+        Ok(())
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report {
+            events,
+            lost,
+            lost_silently,
+            reordered,
+            duplicates_after,
+            poison,
+            ..
+        } = &self.after;
+        write!(
+            f,
+            "{events} events, {lost} lost ({lost_silently} silently), {reordered} reordered, {} duplicates before \
+             deduplication and {duplicates_after} after, {poison} poison records, {} messages",
+            self.duplicates_before, self.messages
+        )
+    }
+}
+
+/// Compares what is expected with what was recorded, one log a shard, deduplicated as a client does.
+#[must_use]
+pub fn of_records(expected: &Expected, logs: &[Vec<Event>]) -> Verdict {
+    let mut verdict = Verdict::default();
+    let (mut received, mut counts) = (Received::default(), Counts::default());
+    for (index, log) in logs.iter().enumerate() {
+        let (mut sequencer, mut seen) = (Sequencer::default(), HashSet::new());
+        for event in log {
+            verdict.messages += 1;
+            if !seen.insert(event.cursor.clone()) {
+                verdict.duplicates_before += 1;
+            }
+            let mut due = Vec::new();
+            sequencer.push(event.clone(), Origin::Current, &mut due);
+            for item in due {
+                received.note(&index.to_string(), &item);
+                counts.note(&item);
+            }
+        }
+    }
+    verdict.after = expected.compare(&received);
+    verdict.miscounted = counts.wrong;
+    verdict
+}
+
+/// Compares what is expected with what the client library yielded: a list of items for each subscription.
+#[must_use]
+pub fn of_items(expected: &Expected, lists: &[(String, Vec<Item>)]) -> Verdict {
+    let mut verdict = Verdict::default();
+    let (mut received, mut counts) = (Received::default(), Counts::default());
+    for (subscription, items) in lists {
+        for item in items {
+            received.note(subscription, item);
+            counts.note(item);
+            verdict.messages += u64::from(matches!(item, Item::Event(_) | Item::Stale(_)));
+        }
+    }
+    verdict.after = expected.compare(&received);
+    verdict.duplicates_before = verdict.after.duplicates;
+    verdict.miscounted = counts.wrong;
+    verdict
+}
+
+/// Events between the positions of two moments, summed over all partitions.
+#[must_use]
+pub fn distance(from: &Positions, to: &Positions) -> u64 {
+    let behind = |(partition, end): (&u32, &u64)| {
+        end.saturating_sub(from.get(partition).copied().unwrap_or(0))
+    };
+    to.iter().map(behind).sum()
+}
+
+/// The generator counts each asset's events, so the payload tells order without any of our own headers.
+#[derive(Default)]
+struct Counts {
+    last: HashMap<String, u64>,
+    wrong: u64,
+}
+
+impl Counts {
+    fn note(&mut self, item: &Item) {
+        let Item::Event(event) = item else { return };
+        let Ok(parsed) = wire::Event::from_json(&event.payload) else {
+            return;
+        };
+        let Some(count) = parsed.value.as_u64() else {
+            return;
+        };
+        match self.last.get_mut(&event.asset) {
+            Some(last) if count <= *last => self.wrong += 1,
+            Some(last) => *last = count,
+            None => {
+                self.last.insert(event.asset.clone(), count);
+            }
+        }
+    }
+}

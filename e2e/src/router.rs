@@ -1,0 +1,54 @@
+//! The routing layer as a process.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::process::Process;
+use crate::{http, ports, tools, wait};
+
+/// How long it may take to answer.
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A running router.
+#[derive(Debug)]
+pub struct Router {
+    url: String,
+    _process: Process,
+}
+
+impl Router {
+    /// Starts a router of these shards (name, and URLs separated by commas) and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn start(shards: &[(String, String)], folder: &Path) -> Result<Self> {
+        let address = ports::free()?;
+        let mut command = tools::own("serving")?;
+        command
+            .arg("router")
+            .env("BIND_ADDRESS", address.ip().to_string())
+            .env("PORT", address.port().to_string());
+        for (name, urls) in shards {
+            command.env(format!("NATS_CLUSTER_{name}"), urls);
+        }
+        let process = Process::start("router", folder, command)?;
+        wait::until("the router to be ready", READY_TIMEOUT, async || {
+            Ok(http::get(address, "/ready")
+                .await
+                .is_ok_and(|(status, _)| status == 200))
+        })
+        .await?;
+        Ok(Self {
+            url: format!("http://{address}"),
+            _process: process,
+        })
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
