@@ -38,6 +38,8 @@ pub struct Reconciler {
     pub store: Store,
     /// What is measured.
     pub metrics: Metrics,
+    /// The instances as last written for `operator status`.
+    pub written: Option<Vec<WorkloadState>>,
 }
 
 impl Reconciler {
@@ -255,10 +257,15 @@ impl Reconciler {
         }
     }
 
-    async fn write_instances(&self) {
-        let path = self.state.join(INSTANCES_FILE);
-        if let Err(error) = write_json(&path, &self.list().await) {
-            warn!(%error, "the list of instances cannot be written");
+    /// For `operator status`; a system at rest writes nothing.
+    async fn write_instances(&mut self) {
+        let instances = self.list().await;
+        if self.written.as_ref() == Some(&instances) {
+            return;
+        }
+        match write_json(&self.state.join(INSTANCES_FILE), &instances) {
+            Ok(()) => self.written = Some(instances),
+            Err(error) => warn!(%error, "the list of instances cannot be written"),
         }
     }
 

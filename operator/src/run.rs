@@ -93,6 +93,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         http: reqwest::Client::new(),
         store,
         metrics,
+        written: None,
     };
     info!(folder = %args.resources.display(), state = %platform.state_dir().display(), "begins");
     watch_and_reconcile(&mut reconciler, Folder::new(args.resources), &stop).await;

@@ -173,7 +173,7 @@ async fn what_cannot_be_done_is_named_before_anything_is_changed() {
             ..Port::new("http", 80)
         }];
     }
-    let unsupported: [(&str, fn(&mut Workload)); 3] = [
+    let unsupported: [(&str, conformance::Change); 3] = [
         ("resources.limits", with_limits),
         ("spread.mode Required", with_required_spread),
         ("ports.hostPort", on_host),

@@ -308,9 +308,12 @@ pub async fn a_name_of_another_owner_is_not_taken_over(fixture: &dyn Fixture) {
     gone(&*platform, &workload.id).await;
 }
 
+/// What makes a workload one that cannot be had.
+pub type Change = fn(&mut Workload);
+
 pub async fn what_cannot_be_done_is_named_before_anything_is_changed(
     fixture: &dyn Fixture,
-    unsupported: &[(&str, fn(&mut Workload))],
+    unsupported: &[(&str, Change)],
 ) {
     let platform = fixture.open().await;
     for (field, change) in unsupported {

@@ -1,0 +1,123 @@
+//! What the shell needs to know of each kind.
+
+use std::fmt::Debug;
+use std::future::Future;
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::Resource;
+use ofa_crds::api::{
+    AssetGroup, AssetGroupStatus, Condition, ForwarderPool, ForwarderPoolStatus, NatsShard,
+    NatsShardStatus,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::controllers::{Context, Removal, asset_group, forwarder_pool, nats_shard};
+use crate::platform::PlatformError;
+
+/// One of our kinds, with the reconciler that local processes use too.
+pub trait Kind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Serialize
+    + Send
+    + Sync
+    + 'static
+{
+    /// What is said about it.
+    type Status: Clone + Default + PartialEq + Serialize + Send + Sync;
+
+    /// The status as it was read.
+    fn status(&self) -> Option<&Self::Status>;
+
+    /// The conditions of a status.
+    fn conditions(status: &Self::Status) -> &[Condition];
+
+    /// The conditions of a status, to be changed.
+    fn conditions_mut(status: &mut Self::Status) -> &mut Vec<Condition>;
+
+    /// Brings it about.
+    fn reconcile(&self, context: &Context<'_>) -> impl Future<Output = Self::Status> + Send;
+
+    /// Removes what was made for it.
+    fn finalize(
+        &self,
+        context: &Context<'_>,
+    ) -> impl Future<Output = Result<Removal, PlatformError>> + Send;
+
+    /// Names of the secrets of others that it refers to.
+    fn secrets(&self) -> Vec<&str>;
+}
+
+macro_rules! status_of {
+    ($status:ty) => {
+        type Status = $status;
+
+        fn status(&self) -> Option<&$status> {
+            self.status.as_ref()
+        }
+
+        fn conditions(status: &$status) -> &[Condition] {
+            &status.conditions
+        }
+
+        fn conditions_mut(status: &mut $status) -> &mut Vec<Condition> {
+            &mut status.conditions
+        }
+    };
+}
+
+impl Kind for NatsShard {
+    status_of!(NatsShardStatus);
+
+    async fn reconcile(&self, context: &Context<'_>) -> NatsShardStatus {
+        nats_shard::reconcile(self, context).await
+    }
+
+    async fn finalize(&self, context: &Context<'_>) -> Result<Removal, PlatformError> {
+        nats_shard::finalize(self, context).await
+    }
+
+    fn secrets(&self) -> Vec<&str> {
+        let tls = self.spec.tls.iter().map(|tls| tls.secret_name.as_str());
+        tls.collect()
+    }
+}
+
+impl Kind for ForwarderPool {
+    status_of!(ForwarderPoolStatus);
+
+    async fn reconcile(&self, context: &Context<'_>) -> ForwarderPoolStatus {
+        forwarder_pool::reconcile(self, context).await
+    }
+
+    async fn finalize(&self, context: &Context<'_>) -> Result<Removal, PlatformError> {
+        forwarder_pool::finalize(self, context).await
+    }
+
+    fn secrets(&self) -> Vec<&str> {
+        let kafka = &self.spec.kafka;
+        let tls = kafka.tls.iter().filter_map(|tls| tls.secret_name.as_deref());
+        tls.chain(kafka.sasl.iter().map(|sasl| sasl.secret_name.as_str())).collect()
+    }
+}
+
+impl Kind for AssetGroup {
+    status_of!(AssetGroupStatus);
+
+    async fn reconcile(&self, context: &Context<'_>) -> AssetGroupStatus {
+        asset_group::reconcile(self, context.platform)
+    }
+
+    async fn finalize(&self, _: &Context<'_>) -> Result<Removal, PlatformError> {
+        Ok(Removal::Done)
+    }
+
+    fn secrets(&self) -> Vec<&str> {
+        let kafka = &self.spec.kafka;
+        let tls = kafka.tls.iter().filter_map(|tls| tls.secret_name.as_deref());
+        tls.chain(kafka.sasl.iter().map(|sasl| sasl.secret_name.as_str())).collect()
+    }
+}
