@@ -6,6 +6,6 @@ use clap::Parser;
 use ofa_client::cli::Args;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+async fn main() -> ExitCode {
     Args::parse().run().await
 }

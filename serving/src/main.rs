@@ -1,9 +1,21 @@
 //! The HTTP side of the fan-out layer: `serving router`.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use ofa_serving::cli::Args;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    Args::parse().run().await
+#[allow(
+    clippy::print_stderr,
+    reason = "the last word of a program that cannot go on"
+)]
+async fn main() -> ExitCode {
+    match Args::parse().run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

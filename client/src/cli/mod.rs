@@ -62,11 +62,19 @@ struct RouterArgs {
 }
 
 impl Args {
-    /// Runs the command. The demo fails with a code of its own when events were lost or reordered.
-    ///
-    /// # Errors
-    /// What went wrong and what to do about it.
-    pub async fn run(self) -> anyhow::Result<ExitCode> {
+    /// Runs the command. What went wrong is said on standard error, with what to do about it.
+    pub async fn run(self) -> ExitCode {
+        match self.run_command().await {
+            Ok(code) => code,
+            Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+            Err(error) => {
+                output::note(format_args!("error: {}", output::in_full(&error)));
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    async fn run_command(self) -> anyhow::Result<ExitCode> {
         let Self { command, log_level } = self;
         let filter = EnvFilter::try_new(&log_level)
             .with_context(|| format!("LOG_LEVEL '{log_level}' cannot be read; use info"))?;
@@ -74,14 +82,13 @@ impl Args {
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
             .init();
-        let done = match command {
-            Command::Route(args) => args.run().await,
-            Command::Subscribe(args) => args.run().await,
-            Command::Produce(args) => args.run().await,
-            Command::Simulate(args) => args.run().await,
+        match command {
+            Command::Route(args) => args.run().await?,
+            Command::Subscribe(args) => args.run().await?,
+            Command::Produce(args) => args.run().await?,
+            Command::Simulate(args) => args.run().await?,
             Command::Demo(args) => return args.run().await,
-        };
-        output::unless_reader_is_gone(done)?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

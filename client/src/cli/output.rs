@@ -22,16 +22,35 @@ pub(super) fn note(text: impl Display) {
     eprintln!("{text}");
 }
 
-/// A closed pipe is no failure.
-pub(super) fn unless_reader_is_gone(done: anyhow::Result<()>) -> anyhow::Result<()> {
-    match done {
-        Err(error) if is_closed_pipe(&error) => Ok(()),
-        other => other,
+/// The error and its causes, each said once: many messages quote their cause already.
+pub(super) fn in_full(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
     }
+    text
 }
 
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
+/// Whether the reader of standard output has gone, which is no failure.
+pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<io::Error>()
         .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow!("refused")
+            .context("no broker answers: refused")
+            .context("cannot start");
+        assert_eq!(in_full(&error), "cannot start: no broker answers: refused");
+    }
 }
