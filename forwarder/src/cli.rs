@@ -1,7 +1,7 @@
 //! The command line.
 
 use clap::{Parser, Subcommand};
-use ofa_forwarder::{ForwardArgs, forward};
+use ofa_forwarder::{DeriveArgs, ForwardArgs, derive, forward};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -21,6 +21,8 @@ pub(crate) struct Cli {
 enum Command {
     /// Reads Kafka and publishes each event on its asset's NATS shard
     Forward(Box<ForwardArgs>),
+    /// Reads Kafka and writes each group's events to a topic of its own
+    Derive(Box<DeriveArgs>),
 }
 
 impl Cli {
@@ -41,6 +43,7 @@ impl Cli {
             let stop = stop_on_signal()?;
             match command {
                 Command::Forward(args) => Ok(forward(*args, stop).await?),
+                Command::Derive(args) => Ok(derive(*args, stop).await?),
             }
         })
     }

@@ -18,7 +18,7 @@ use crate::http;
 use crate::metrics::Metrics;
 use crate::pump::{Pump, State};
 use crate::route::Encoder;
-use crate::settings::{ForwardArgs, SettingsError};
+use crate::settings::{ForwardArgs, SettingsError, member_name};
 use crate::shards::{ShardFactory, Shards};
 
 /// How long to wait before Kafka is asked again for a topic that is not there.
@@ -56,7 +56,7 @@ pub enum ForwardError {
 /// # Errors
 /// When it cannot start, or Kafka's client reports a fatal error: the process is to be started again.
 pub async fn run(args: ForwardArgs, stop: CancellationToken) -> Result<(), ForwardError> {
-    let member = args.member_name();
+    let member = member_name(args.member.as_deref());
     let static_map = args.static_map(std::env::vars())?;
     let address = SocketAddr::new(args.bind, args.port);
     let listener = TcpListener::bind(address)
@@ -95,7 +95,14 @@ async fn forward(
     let Some(map) = first_map(&mut maps, &health, &stop).await else {
         return Ok(());
     };
-    let Some(source) = open_source(&args, &member, &health, &stop).await? else {
+    let settings = SourceSettings {
+        kafka: args.kafka.clone(),
+        topic: args.topic.clone(),
+        group: args.group.clone(),
+        offset_reset: args.offset_reset.clone(),
+        client_id: member.clone(),
+    };
+    let Some(source) = open_source(&settings, &health, &stop).await? else {
         return Ok(());
     };
     let (confirmations, confirmed) = std::sync::mpsc::channel();
@@ -196,20 +203,12 @@ async fn first_map(
 }
 
 /// Makes the consumer as soon as the topic is there; `None` when told to stop before.
-async fn open_source(
-    args: &ForwardArgs,
-    member: &str,
+pub(crate) async fn open_source(
+    settings: &SourceSettings,
     health: &Health,
     stop: &CancellationToken,
 ) -> Result<Option<Source>, SourceError> {
-    let settings = SourceSettings {
-        kafka: args.kafka.clone(),
-        topic: args.topic.clone(),
-        group: args.group.clone(),
-        offset_reset: args.offset_reset.clone(),
-        client_id: member.to_owned(),
-    };
-    let mut source = Arc::new(Source::new(&settings)?);
+    let mut source = Arc::new(Source::new(settings)?);
     loop {
         let asked = source.clone();
         let checked = tokio::task::spawn_blocking(move || asked.check()).await;

@@ -1,4 +1,5 @@
-//! The data plane: from one Kafka topic to the NATS shards that have its assets.
+//! The data plane: from one Kafka topic to the NATS shards that have its assets, and to the topics of
+//! their groups ([`derive`]).
 //!
 //! Four stages, a folder each: [`consume`] takes records from Kafka, [`route`] turns each into the bytes
 //! its shard gets, [`publish`] holds them until a second node of the shard has witnessed them, [`commit`]
@@ -6,6 +7,7 @@
 
 mod commit;
 mod consume;
+mod derive;
 mod forward;
 mod health;
 mod http;
@@ -18,6 +20,7 @@ mod settings;
 mod shards;
 
 pub use consume::SourceError;
+pub use derive::{DeriveArgs, DeriveError, Format as DerivedFormat, run as derive};
 pub use forward::{ForwardError, run as forward};
 pub use route::{PayloadFormat, Poison};
 pub use settings::{ForwardArgs, SettingsError};

@@ -184,6 +184,11 @@ impl Metrics {
         Arc::new(metrics)
     }
 
+    /// Adds metrics of a part of the program that not every process runs.
+    pub(crate) fn extend(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self.registry.lock());
+    }
+
     /// All metrics in OpenMetrics' text format.
     pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();

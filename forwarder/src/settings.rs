@@ -77,19 +77,6 @@ pub struct ForwardArgs {
 }
 
 impl ForwardArgs {
-    /// This forwarder's name.
-    pub(crate) fn member_name(&self) -> String {
-        let host = || {
-            std::env::var("HOSTNAME")
-                .ok()
-                .filter(|name| !name.is_empty())
-        };
-        self.member
-            .clone()
-            .or_else(host)
-            .unwrap_or_else(|| format!("forwarder-{}", std::process::id()))
-    }
-
     /// The map that `NATS_CLUSTER_<NAME>` variables make; `None` when a pool's map is followed.
     pub(crate) fn static_map(
         &self,
@@ -114,6 +101,17 @@ impl ForwardArgs {
             self.hash_ring_replicas,
         )?)))
     }
+}
+
+/// The name of this process among those of its group: the one given, or else the host's.
+pub(crate) fn member_name(given: Option<&str>) -> String {
+    let host = std::env::var("HOSTNAME")
+        .ok()
+        .filter(|name| !name.is_empty());
+    given
+        .map(str::to_owned)
+        .or(host)
+        .unwrap_or_else(|| format!("forwarder-{}", std::process::id()))
 }
 
 fn shard(name: &str, urls: &str) -> Result<Shard, SettingsError> {

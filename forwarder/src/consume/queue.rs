@@ -13,6 +13,7 @@ use rdkafka::bindings as rd;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::context::Context;
+use super::headers::Headers;
 use crate::route::{Record, Timestamp, TimestampKind};
 
 /// Most records in a chunk: enough to make a chunk's fixed costs vanish, few enough to stay in the cache.
@@ -144,6 +145,17 @@ impl Chunk {
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether there was more to take than the chunk has places for, most likely.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len == self.messages.len()
+    }
+
+    /// A copy of the headers of the record at a place below [`Self::len`].
+    pub(crate) fn headers(&self, at: usize) -> Option<Headers> {
+        // SAFETY: places below `len` hold records that librdkafka filled in and that live until `release`.
+        unsafe { Headers::of(self.messages[..self.len][at]) }
     }
 
     /// The record at a place below [`Self::len`].

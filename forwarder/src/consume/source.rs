@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ofa_crds::kafka::{KafkaSettings, KafkaSettingsError};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use thiserror::Error;
@@ -294,6 +294,21 @@ impl Source {
             self.client("commit", element.set_offset(Offset::Offset(*offset)))?;
         }
         self.client("commit", self.consumer.commit(&list, mode))
+    }
+
+    /// Offsets to go on from and this member's place in the group, as a producer's transaction takes them.
+    pub(crate) fn offsets_for_transaction(
+        &self,
+        offsets: &[(i32, i64)],
+    ) -> Result<(TopicPartitionList, ConsumerGroupMetadata), SourceError> {
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for &(partition, offset) in offsets {
+            let added = list.add_partition_offset(&self.topic, partition, Offset::Offset(offset));
+            self.client("commit", added)?;
+        }
+        let group = self.consumer.group_metadata();
+        let group = group.ok_or_else(|| SourceError::Fatal("no consumer group".to_owned()))?;
+        Ok((list, group))
     }
 
     /// End of a partition, as far as fetches have told.

@@ -47,7 +47,11 @@ impl DerivedTopic {
         let name = CString::new(name).ok()?;
         // SAFETY: the client outlives the topic, which holds it; no configuration means the client's.
         let topic = unsafe {
-            rd::rd_kafka_topic_new(producer.client().native_ptr(), name.as_ptr(), std::ptr::null_mut())
+            rd::rd_kafka_topic_new(
+                producer.client().native_ptr(),
+                name.as_ptr(),
+                std::ptr::null_mut(),
+            )
         };
         Some(Self {
             topic: NonNull::new(topic)?,
@@ -72,20 +76,53 @@ impl DerivedTopic {
         let partition = record.partition % self.partitions;
         let raw_headers = headers.as_ref().map(Headers::as_ptr);
         let arguments = [
-            (kind::RD_KAFKA_VTYPE_RKT, Value { rkt: self.topic.as_ptr() }),
+            (
+                kind::RD_KAFKA_VTYPE_RKT,
+                Value {
+                    rkt: self.topic.as_ptr(),
+                },
+            ),
             (kind::RD_KAFKA_VTYPE_PARTITION, Value { i32_: partition }),
             (kind::RD_KAFKA_VTYPE_MSGFLAGS, Value { i: copy }),
-            (kind::RD_KAFKA_VTYPE_KEY, Value { mem: memory(record.key) }),
-            (kind::RD_KAFKA_VTYPE_VALUE, Value { mem: memory(record.value) }),
-            (kind::RD_KAFKA_VTYPE_TIMESTAMP, Value { i64_: record.timestamp_ms }),
-            (kind::RD_KAFKA_VTYPE_HEADERS, Value { headers: raw_headers.unwrap_or(std::ptr::null_mut()) }),
+            (
+                kind::RD_KAFKA_VTYPE_KEY,
+                Value {
+                    mem: memory(record.key),
+                },
+            ),
+            (
+                kind::RD_KAFKA_VTYPE_VALUE,
+                Value {
+                    mem: memory(record.value),
+                },
+            ),
+            (
+                kind::RD_KAFKA_VTYPE_TIMESTAMP,
+                Value {
+                    i64_: record.timestamp_ms,
+                },
+            ),
+            (
+                kind::RD_KAFKA_VTYPE_HEADERS,
+                Value {
+                    headers: raw_headers.unwrap_or(std::ptr::null_mut()),
+                },
+            ),
         ]
         .map(|(vtype, u)| rd::rd_kafka_vu_t { vtype, u });
-        let used = if raw_headers.is_some() { arguments.len() } else { arguments.len() - 1 };
+        let used = if raw_headers.is_some() {
+            arguments.len()
+        } else {
+            arguments.len() - 1
+        };
         // SAFETY: client and topic live as long as `self`; key and value are copied within the call; the
         // headers become librdkafka's when it succeeds, and are forgotten here then.
         let code = unsafe {
-            let error = rd::rd_kafka_produceva(self.producer.client().native_ptr(), arguments.as_ptr(), used);
+            let error = rd::rd_kafka_produceva(
+                self.producer.client().native_ptr(),
+                arguments.as_ptr(),
+                used,
+            );
             if error.is_null() {
                 rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
             } else {

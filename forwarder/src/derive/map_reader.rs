@@ -1,6 +1,6 @@
 //! Reads the compacted UNS map from its beginning, says when that is done, and follows it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,10 @@ use crate::log_limit::LogLimit;
 /// What the map's reader tells.
 pub(crate) enum MapEvent {
     /// What the map now says of an asset; `None` when it is not registered.
-    Entry { asset: Box<str>, entry: Option<UnsEntry> },
+    Entry {
+        asset: Box<str>,
+        entry: Option<UnsEntry>,
+    },
     /// A record that says nothing, passed over.
     Unreadable,
     /// All that stood in the map when reading began has been told.
@@ -55,6 +58,7 @@ pub(crate) fn follow(
         // Required by the client, not used: partitions are assigned by hand and nothing is committed.
         .set("group.id", "ofa_derive_uns_map")
         .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
         .set("auto.offset.reset", "earliest")
         // A new asset's events follow its registration closely.
         .set("fetch.wait.max.ms", "500")
@@ -69,7 +73,7 @@ pub(crate) fn follow(
         topic: topic.to_owned(),
         sender,
         stop,
-        pending: BTreeMap::new(),
+        pending: BTreeSet::new(),
         partitions: 0,
         caught_up: false,
         log: LogLimit::default(),
@@ -83,8 +87,8 @@ struct MapReader {
     topic: String,
     sender: SyncSender<MapEvent>,
     stop: CancellationToken,
-    /// Ends of the partitions that are not read to their end yet, as they were when reading began.
-    pending: BTreeMap<i32, i64>,
+    /// Partitions that have not been read to their end yet.
+    pending: BTreeSet<i32>,
     partitions: i32,
     caught_up: bool,
     log: LogLimit,
@@ -98,7 +102,8 @@ impl MapReader {
                 match self.take_partitions() {
                     Ok(()) => checked_at = Some(Instant::now()),
                     Err(error) if self.partitions == 0 => {
-                        let why = format!("the UNS map's topic {} cannot be read: {error}", self.topic);
+                        let why =
+                            format!("the UNS map's topic {} cannot be read: {error}", self.topic);
                         if self.sender.send(MapEvent::Unavailable(why)).is_err() {
                             return;
                         }
@@ -122,6 +127,10 @@ impl MapReader {
         let event = match self.consumer.poll(POLL) {
             None => None,
             Some(Ok(record)) => read(&record, &mut self.log),
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                self.pending.remove(&partition);
+                None
+            }
             Some(Err(error)) => {
                 if let Some(held_back) = self.log.allow() {
                     warn!(%error, held_back, "the UNS map cannot be read at the moment; what is known of it stays");
@@ -132,52 +141,38 @@ impl MapReader {
         if event.is_some_and(|event| self.sender.send(event).is_err()) {
             return false;
         }
-        self.caught_up || !self.is_caught_up() || {
-            self.caught_up = true;
-            info!(topic = self.topic, "the UNS map is read");
-            self.sender.send(MapEvent::CaughtUp).is_ok()
+        if self.caught_up || !self.pending.is_empty() {
+            return true;
         }
+        self.caught_up = true;
+        info!(topic = self.topic, "the UNS map is read");
+        self.sender.send(MapEvent::CaughtUp).is_ok()
     }
 
     /// Begins to read partitions that are new.
     fn take_partitions(&mut self) -> Result<(), KafkaError> {
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), REQUEST_TIMEOUT)?;
-        let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(&self.topic), REQUEST_TIMEOUT)?;
+        let count = metadata
+            .topics()
+            .first()
+            .map_or(0, |topic| topic.partitions().len());
         let count = i32::try_from(count).unwrap_or(i32::MAX);
         if count == 0 {
             let code = rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition;
             return Err(KafkaError::MetadataFetch(code));
         }
         let mut fresh = TopicPartitionList::new();
-        let mut ends = Vec::new();
         for partition in self.partitions..count {
-            let (low, high) = self.consumer.fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT)?;
             fresh.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
-            if high > low {
-                ends.push((partition, high));
-            }
         }
         if fresh.count() > 0 {
             self.consumer.incremental_assign(&fresh)?;
-            self.pending.extend(ends);
+            self.pending.extend(self.partitions..count);
             self.partitions = count;
         }
         Ok(())
-    }
-
-    fn is_caught_up(&mut self) -> bool {
-        let Ok(positions) = self.consumer.position() else {
-            return false;
-        };
-        for element in positions.elements() {
-            let end = self.pending.get(&element.partition());
-            if let (Some(&end), Offset::Offset(next)) = (end, element.offset())
-                && next >= end
-            {
-                self.pending.remove(&element.partition());
-            }
-        }
-        self.pending.is_empty()
     }
 }
 
@@ -189,11 +184,20 @@ fn read(record: &BorrowedMessage<'_>, log: &mut LogLimit) -> Option<MapEvent> {
             Err(error) => Err(error.to_string()),
         });
     match read {
-        Ok((asset, entry)) => Some(MapEvent::Entry { asset: asset.into(), entry }),
+        Ok((asset, entry)) => Some(MapEvent::Entry {
+            asset: asset.into(),
+            entry,
+        }),
         Err(reason) => {
             if let Some(held_back) = log.allow() {
                 let (partition, offset) = (record.partition(), record.offset());
-                warn!(partition, offset, reason, held_back, "a record of the UNS map is passed over; what was known of its asset stays");
+                warn!(
+                    partition,
+                    offset,
+                    reason,
+                    held_back,
+                    "a record of the UNS map is passed over; what was known of its asset stays"
+                );
             }
             Some(MapEvent::Unreadable)
         }

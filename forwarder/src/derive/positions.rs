@@ -49,7 +49,9 @@ impl Positions {
 
     /// Offset up to which a partition's records are derived for good.
     pub(crate) fn watermarks(&self) -> impl Iterator<Item = (i32, i64)> {
-        self.0.iter().map(|(&partition, position)| (partition, position.committed))
+        self.0
+            .iter()
+            .map(|(&partition, position)| (partition, position.committed))
     }
 
     /// The partition is another's.
@@ -58,8 +60,13 @@ impl Positions {
     }
 
     fn moved(&self, offset: impl Fn(&Position) -> i64) -> Vec<(i32, i64)> {
-        let moved = self.0.iter().filter(|(_, position)| position.next != position.committed);
-        moved.map(|(&partition, position)| (partition, offset(position))).collect()
+        let moved = self
+            .0
+            .iter()
+            .filter(|(_, position)| position.next != position.committed);
+        moved
+            .map(|(&partition, position)| (partition, offset(position)))
+            .collect()
     }
 }
 

@@ -60,8 +60,11 @@ impl Topics {
     /// Creates those of `names` that are missing. Returns the number of partitions of each, in order.
     pub(crate) fn ensure(&self, names: &[String]) -> Result<Vec<i32>, KafkaError> {
         let mut known = self.partitions_of_all()?;
-        let missing: Vec<&str> =
-            names.iter().map(String::as_str).filter(|name| !known.contains_key(*name)).collect();
+        let missing: Vec<&str> = names
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !known.contains_key(*name))
+            .collect();
         if !missing.is_empty() {
             let partitions = self.partitions_to_create(&known)?;
             for names in missing.chunks(AT_ONCE) {
@@ -69,7 +72,10 @@ impl Topics {
             }
             known = self.await_all(names)?;
         }
-        Ok(names.iter().map(|name| known.get(name).copied().unwrap_or(1)).collect())
+        Ok(names
+            .iter()
+            .map(|name| known.get(name).copied().unwrap_or(1))
+            .collect())
     }
 
     fn partitions_to_create(&self, known: &HashMap<String, i32>) -> Result<i32, KafkaError> {
@@ -94,7 +100,10 @@ impl Topics {
         let options = AdminOptions::new()
             .request_timeout(Some(REQUEST_TIMEOUT))
             .operation_timeout(Some(REQUEST_TIMEOUT));
-        for result in self.runtime.block_on(self.admin.create_topics(&wanted, &options))? {
+        for result in self
+            .runtime
+            .block_on(self.admin.create_topics(&wanted, &options))?
+        {
             match result {
                 Ok(topic) => info!(topic, partitions, "derived topic created"),
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -121,8 +130,13 @@ impl Topics {
 
     fn partitions_of_all(&self) -> Result<HashMap<String, i32>, KafkaError> {
         let metadata = self.admin.inner().fetch_metadata(None, REQUEST_TIMEOUT)?;
-        let counted = metadata.topics().iter().filter(|topic| !topic.partitions().is_empty());
+        let counted = metadata
+            .topics()
+            .iter()
+            .filter(|topic| !topic.partitions().is_empty());
         let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
-        Ok(counted.map(|topic| (topic.name().to_owned(), count(topic.partitions().len()))).collect())
+        Ok(counted
+            .map(|topic| (topic.name().to_owned(), count(topic.partitions().len())))
+            .collect())
     }
 }

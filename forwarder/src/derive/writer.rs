@@ -135,7 +135,8 @@ impl Writer {
     ) -> Result<(), WriteError> {
         self.begin()?;
         self.attempt("add the source's offsets", || {
-            self.producer.send_offsets_to_transaction(offsets, group, ATTEMPT)
+            self.producer
+                .send_offsets_to_transaction(offsets, group, ATTEMPT)
         })?;
         self.attempt("commit", || self.producer.commit_transaction(ATTEMPT))?;
         self.open = false;
@@ -164,13 +165,16 @@ impl Writer {
                 return Ok(());
             };
             match &error {
-                KafkaError::Transaction(reason) if reason.is_fatal() => return Err(WriteError::Fatal(error)),
+                KafkaError::Transaction(reason) if reason.is_fatal() => {
+                    return Err(WriteError::Fatal(error));
+                }
                 KafkaError::Transaction(reason) if reason.txn_requires_abort() => {
                     return Err(WriteError::Abort(error));
                 }
                 KafkaError::Transaction(reason) if reason.is_retriable() => {
                     warn!(what, %error, "a step of the transaction is tried again");
-                    self.health.pending("transactions", format!("cannot {what}: {error}"));
+                    self.health
+                        .pending("transactions", format!("cannot {what}: {error}"));
                 }
                 _ => return Err(WriteError::Fatal(error)),
             }

@@ -30,6 +30,9 @@ pub enum Poison {
     /// No usable id member.
     #[error("the event has no id (a member 'id' in any casing that is a text or a number)")]
     MissingId,
+    /// `attributes` of another kind.
+    #[error("the event's attributes are neither an object nor null")]
+    AttributesNotAnObject,
     /// Larger than the shard's nodes take.
     #[error(
         "the event is larger than the shard's max_payload; raise spec.config.maxPayload of the NatsShard"
@@ -47,6 +50,7 @@ impl EncodeLabelValue for Poison {
             Self::InvalidJson => "invalid_json",
             Self::NotAnObject => "not_an_object",
             Self::MissingId => "missing_id",
+            Self::AttributesNotAnObject => "attributes_not_an_object",
             Self::TooLarge => "too_large",
         })
     }

@@ -28,7 +28,9 @@ impl<'a> Columns<'a> {
             return Err(json.map_or(Poison::InvalidJson, |_| Poison::NotAnObject));
         }
         let mut reader = serde_json::Deserializer::from_slice(value);
-        reader.deserialize_map(Reader).map_err(|_| Poison::InvalidJson)
+        reader
+            .deserialize_map(Reader)
+            .map_err(|_| Poison::InvalidJson)
     }
 
     /// Appends the columns with the prefix that a joined `SELECT s.*` gives them.
@@ -83,7 +85,9 @@ impl<'a> Visitor<'a> for Reader {
         let mut exact = [false; NAMES.len()];
         while let Some(key) = members.next_key::<String>()? {
             let value: &RawValue = members.next_value().map_err(M::Error::custom)?;
-            let column = NAMES.iter().position(|name| name.eq_ignore_ascii_case(&key));
+            let column = NAMES
+                .iter()
+                .position(|name| name.eq_ignore_ascii_case(&key));
             let Some(column) = column else { continue };
             // The column's own spelling wins over any other, wherever it stands.
             let is_exact = key == NAMES[column];

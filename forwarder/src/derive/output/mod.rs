@@ -47,7 +47,11 @@ fn check_object(value: &[u8]) -> Result<(), Poison> {
     std::str::from_utf8(value).map_err(|_| Poison::InvalidJson)?;
     serde_json::from_slice::<IgnoredAny>(value).map_err(|_| Poison::InvalidJson)?;
     let is_object = value.trim_ascii_start().first() == Some(&b'{');
-    if is_object { Ok(()) } else { Err(Poison::NotAnObject) }
+    if is_object {
+        Ok(())
+    } else {
+        Err(Poison::NotAnObject)
+    }
 }
 
 #[cfg(test)]
@@ -60,7 +64,11 @@ mod tests {
 
     #[test]
     fn clean_is_the_same_bytes() {
-        for text in ["{}", " {\"id\": 12.50, \"Attributes\":{}}\n", r#"{"a":"\u00e9☃"}"#] {
+        for text in [
+            "{}",
+            " {\"id\": 12.50, \"Attributes\":{}}\n",
+            r#"{"a":"\u00e9☃"}"#,
+        ] {
             assert_eq!(clean(text.as_bytes()), Ok(text.as_bytes().to_vec()));
         }
     }

@@ -36,8 +36,10 @@ fn text(json: &str) -> serde_json::Result<String> {
         }
         b'[' => {
             let elements: Vec<&RawValue> = serde_json::from_str(json)?;
-            let texts: serde_json::Result<Vec<_>> =
-                elements.into_iter().map(|element| text(element.get())).collect();
+            let texts: serde_json::Result<Vec<_>> = elements
+                .into_iter()
+                .map(|element| text(element.get()))
+                .collect();
             Ok(format!("[{}]", texts?.join(", ")))
         }
         b'-' | b'0'..=b'9' => Ok(decimal(json)),
@@ -101,7 +103,11 @@ fn decimal(number: &str) -> String {
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let all = format!("{whole}{fraction}");
     let significant = all.trim_start_matches('0');
-    let digits = if significant.is_empty() { "0" } else { significant };
+    let digits = if significant.is_empty() {
+        "0"
+    } else {
+        significant
+    };
     // Java reads exponents of 32 bits; larger ones cannot occur in what it has accepted.
     let exponent: i64 = exponent.parse().unwrap_or(0);
     let scale = length(fraction) - exponent;
@@ -114,7 +120,11 @@ fn decimal(number: &str) -> String {
         scientific(digits, adjusted)
     };
     // There is no negative zero.
-    let sign = if negative && !significant.is_empty() { "-" } else { "" };
+    let sign = if negative && !significant.is_empty() {
+        "-"
+    } else {
+        ""
+    };
     format!("{sign}{text}")
 }
 
@@ -141,10 +151,23 @@ mod tests {
     #[test]
     fn numbers_are_written_as_java_writes_them() {
         for (json, java) in [
-            ("0", "0"), ("-0", "0"), ("-0.0", "0.0"), ("12.50", "12.50"), ("1e21", "1E+21"),
-            ("0.00001", "0.00001"), ("100000000.0", "100000000.0"), ("0.0000001", "1E-7"),
-            ("1.25e-7", "1.25E-7"), ("-1.5e3", "-1.5E+3"), ("1500e-2", "15.00"), ("0e3", "0E+3"),
-            ("123456789012345678901234567890", "123456789012345678901234567890"), ("15e-1", "1.5"),
+            ("0", "0"),
+            ("-0", "0"),
+            ("-0.0", "0.0"),
+            ("12.50", "12.50"),
+            ("1e21", "1E+21"),
+            ("0.00001", "0.00001"),
+            ("100000000.0", "100000000.0"),
+            ("0.0000001", "1E-7"),
+            ("1.25e-7", "1.25E-7"),
+            ("-1.5e3", "-1.5E+3"),
+            ("1500e-2", "15.00"),
+            ("0e3", "0E+3"),
+            (
+                "123456789012345678901234567890",
+                "123456789012345678901234567890",
+            ),
+            ("15e-1", "1.5"),
         ] {
             assert_eq!(decimal(json), java, "{json}");
         }
@@ -152,7 +175,13 @@ mod tests {
 
     #[test]
     fn structures_become_text() {
-        assert_eq!(text(r#"[1, "x" ,[true,null]]"#).unwrap(), "[1, x, [true, null]]");
-        assert_eq!(text(r#"{"b": [1, "x"], "a": 2.50}"#).unwrap(), r#"{"a":2.50,"b":[1,"x"]}"#);
+        assert_eq!(
+            text(r#"[1, "x" ,[true,null]]"#).unwrap(),
+            "[1, x, [true, null]]"
+        );
+        assert_eq!(
+            text(r#"{"b": [1, "x"], "a": 2.50}"#).unwrap(),
+            r#"{"a":2.50,"b":[1,"x"]}"#
+        );
     }
 }
