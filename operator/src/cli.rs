@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ofa_crds::control;
 use ofa_crds::kafka::KafkaSettings;
 
+use crate::kube::KubernetesArgs;
 use crate::run::{self, RunError};
 use crate::status_table;
 
@@ -33,6 +34,8 @@ enum Command {
 pub enum PlatformKind {
     /// Processes of this machine.
     Local,
+    /// The Kubernetes API of the cluster around it, or of KUBECONFIG.
+    Kubernetes,
 }
 
 /// `operator run`.
@@ -41,9 +44,9 @@ pub struct RunArgs {
     /// Where workloads run
     #[arg(long, value_enum, default_value = "local")]
     pub platform: PlatformKind,
-    /// Folder with the YAML of the resources; it is watched
-    #[arg(long)]
-    pub resources: PathBuf,
+    /// Folder with the YAML of the resources; it is watched. On Kubernetes they are in its API
+    #[arg(long, required_if_eq("platform", "local"))]
+    pub resources: Option<PathBuf>,
     /// Where state is kept
     #[command(flatten)]
     pub state: StateArgs,
@@ -59,6 +62,9 @@ pub struct RunArgs {
     /// Image of the forwarders where a pool names none
     #[arg(long, env = "OFA_FORWARDER_IMAGE", default_value = FORWARDER_IMAGE)]
     pub forwarder_image: String,
+    /// On Kubernetes
+    #[command(flatten)]
+    pub kubernetes: KubernetesArgs,
     /// How to reach Kafka where a resource does not say
     #[command(flatten)]
     pub kafka: KafkaSettings,

@@ -38,13 +38,10 @@ async fn metrics_text(State(metrics): State<Metrics>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, kind)], metrics.text())
 }
 
-async fn ready(State(metrics): State<Metrics>) -> (StatusCode, &'static str) {
+async fn ready(State(metrics): State<Metrics>) -> (StatusCode, String) {
     if metrics.is_ready() {
-        (StatusCode::OK, "ready")
+        (StatusCode::OK, "ready".to_owned())
     } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the resources have not been looked at yet",
-        )
+        (StatusCode::SERVICE_UNAVAILABLE, metrics.why_not_ready())
     }
 }

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod controllers;
 pub mod http;
+pub mod kube;
 pub mod metrics;
 pub mod plain;
 pub mod platform;

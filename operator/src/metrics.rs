@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 /// The operator's registry.
@@ -13,6 +17,16 @@ pub struct Metrics {
     registry: Arc<Registry>,
     passes: Counter,
     passed: Arc<AtomicBool>,
+    reconciliations: Family<Reconciliation, Counter>,
+    leader: Gauge,
+    pending: Arc<Mutex<Vec<String>>>,
+}
+
+/// Which kind of resource was reconciled, and how it went.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reconciliation {
+    kind: String,
+    result: &'static str,
 }
 
 impl Default for Metrics {
@@ -24,10 +38,25 @@ impl Default for Metrics {
             "Passes over all resources since the start",
             passes.clone(),
         );
+        let reconciliations = Family::<Reconciliation, Counter>::default();
+        registry.register(
+            "ofa_operator_reconciliations",
+            "Reconciliations of single resources since the start, by kind and result",
+            reconciliations.clone(),
+        );
+        let leader = Gauge::default();
+        registry.register(
+            "ofa_operator_leader",
+            "1 while this operator is the one that acts",
+            leader.clone(),
+        );
         Self {
             registry: Arc::new(registry),
             passes,
             passed: Arc::default(),
+            reconciliations,
+            leader,
+            pending: Arc::default(),
         }
     }
 }
@@ -37,6 +66,39 @@ impl Metrics {
     pub fn passed(&self) {
         self.passes.inc();
         self.passed.store(true, Ordering::Relaxed);
+    }
+
+    /// A resource of this kind was reconciled; `done` unless it is to be tried again.
+    pub fn reconciled(&self, kind: &str, done: bool) {
+        let result = if done { "done" } else { "failed" };
+        let kind = kind.to_owned();
+        self.reconciliations
+            .get_or_create(&Reconciliation { kind, result })
+            .inc();
+    }
+
+    /// Whether this operator is the one that acts.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// What keeps the operator from working; nothing makes it ready.
+    pub fn pending(&self, what: Vec<String>) {
+        if what.is_empty() {
+            self.passed.store(true, Ordering::Relaxed);
+        }
+        *self.pending.lock() = what;
+    }
+
+    /// What keeps the operator from working, for people.
+    #[must_use]
+    pub fn why_not_ready(&self) -> String {
+        let pending = self.pending.lock();
+        if pending.is_empty() {
+            "the resources have not been looked at yet".to_owned()
+        } else {
+            pending.join("\n")
+        }
     }
 
     /// Whether a first pass is done.

@@ -14,7 +14,11 @@ use crate::cli::{PlatformKind, RunArgs};
 use crate::controllers::Settings;
 use crate::controllers::control_plane::KafkaControlPlane;
 use crate::http;
+use crate::kube::lease::Timing;
+use crate::kube::shell::Shell;
+use crate::kube::{self, KubeError};
 use crate::metrics::Metrics;
+use crate::platform::kubernetes::KubernetesPlatform;
 use crate::platform::local::LocalPlatform;
 use crate::platform::local::store::StateDirError;
 use crate::reconciler::Reconciler;
@@ -52,6 +56,9 @@ pub enum RunError {
     /// The log level is none.
     #[error("LOG_LEVEL '{0}' is no log level; use error, warn, info, debug or trace")]
     LogLevel(String),
+    /// The Kubernetes API cannot be used.
+    #[error(transparent)]
+    Kubernetes(#[from] KubeError),
     /// The address for metrics is taken.
     #[error("cannot listen on {address} (--listen): {source}; choose another address")]
     Listen {
@@ -68,18 +75,55 @@ pub enum RunError {
 /// When it cannot begin; once begun, it goes on whatever happens.
 pub async fn run(args: RunArgs) -> Result<(), RunError> {
     start_logging(&args)?;
-    std::fs::read_dir(&args.resources).map_err(|source| RunError::Folder {
-        path: args.resources.clone(),
-        source,
-    })?;
-    let platform = match args.platform {
-        PlatformKind::Local => Arc::new(LocalPlatform::open(&args.state.state_dir)?),
-    };
     let metrics = Metrics::default();
     if let Some(address) = args.listen {
         http::serve(address, metrics.clone()).await?;
     }
     let stop = stop_on_signal();
+    match args.platform {
+        PlatformKind::Local => run_local(args, metrics, &stop).await,
+        PlatformKind::Kubernetes => run_kubernetes(args, metrics, &stop).await,
+    }
+}
+
+async fn run_kubernetes(
+    args: RunArgs,
+    metrics: Metrics,
+    stop: &CancellationToken,
+) -> Result<(), RunError> {
+    let client = kube::connect().await?;
+    let identity = args.kubernetes.identity();
+    let namespaces = args.kubernetes.namespaces.clone();
+    let shell = Arc::new(Shell {
+        platform: Arc::new(KubernetesPlatform::new(client.clone(), namespaces)),
+        control: Arc::new(KafkaControlPlane::new(&args.control_topic)),
+        settings: Settings {
+            kafka: args.kafka,
+            control_topic: args.control_topic,
+            forwarder_image: args.forwarder_image,
+        },
+        http: reqwest::Client::new(),
+        state: args.state.state_dir,
+        recorder: kube::recorder(client.clone(), &identity),
+        metrics,
+        client,
+    });
+    kube::run(shell, &args.kubernetes, &identity, Timing::default(), stop).await;
+    Ok(())
+}
+
+async fn run_local(
+    args: RunArgs,
+    metrics: Metrics,
+    stop: &CancellationToken,
+) -> Result<(), RunError> {
+    // The command line has seen to it that there is one.
+    let resources = args.resources.unwrap_or_default();
+    std::fs::read_dir(&resources).map_err(|source| RunError::Folder {
+        path: resources.clone(),
+        source,
+    })?;
+    let platform = Arc::new(LocalPlatform::open(&args.state.state_dir)?);
     let store = Store::open(platform.state_dir()).map_err(RunError::State)?;
     let mut reconciler = Reconciler {
         state: platform.state_dir().to_owned(),
@@ -95,8 +139,8 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         metrics,
         written: None,
     };
-    info!(folder = %args.resources.display(), state = %platform.state_dir().display(), "begins");
-    watch_and_reconcile(&mut reconciler, Folder::new(args.resources), &stop).await;
+    info!(folder = %resources.display(), state = %platform.state_dir().display(), "begins");
+    watch_and_reconcile(&mut reconciler, Folder::new(resources), stop).await;
     if args.keep {
         info!("ends; all processes go on");
     } else {

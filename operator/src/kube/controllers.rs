@@ -41,8 +41,14 @@ struct Reach {
 pub async fn run(shell: Arc<Shell>, namespace: Option<&str>, stop: &CancellationToken) {
     let client = &shell.client;
     let shards = Controller::new(api::<DeserializeGuard<NatsShard>>(client, namespace), any());
-    let pools = Controller::new(api::<DeserializeGuard<ForwarderPool>>(client, namespace), any());
-    let groups = Controller::new(api::<DeserializeGuard<AssetGroup>>(client, namespace), any());
+    let pools = Controller::new(
+        api::<DeserializeGuard<ForwarderPool>>(client, namespace),
+        any(),
+    );
+    let groups = Controller::new(
+        api::<DeserializeGuard<AssetGroup>>(client, namespace),
+        any(),
+    );
     let reach = Arc::new(Reach {
         known: Known {
             shards: shards.store(),
@@ -80,17 +86,29 @@ fn children<K: Kind>(
         .owns(api::<Deployment>(client, namespace), ours())
         .owns(api::<Service>(client, namespace), ours())
         .owns(api::<PodDisruptionBudget>(client, namespace), ours())
-        .owns(api::<PartialObjectMeta<ConfigMap>>(client, namespace), ours())
-        .owns(api::<PartialObjectMeta<ServiceAccount>>(client, namespace), ours())
-        .watches(api::<PartialObjectMeta<Pod>>(client, namespace), ours(), move |pod| {
-            let label = labels::owner_label(&kind).ok()?;
-            let owner = pod.labels().get(label)?;
-            Some(ObjectRef::new(owner).within(&pod.namespace()?))
-        })
+        .owns(
+            api::<PartialObjectMeta<ConfigMap>>(client, namespace),
+            ours(),
+        )
+        .owns(
+            api::<PartialObjectMeta<ServiceAccount>>(client, namespace),
+            ours(),
+        )
+        .watches(
+            api::<PartialObjectMeta<Pod>>(client, namespace),
+            ours(),
+            move |pod| {
+                let label = labels::owner_label(&kind).ok()?;
+                let owner = pod.labels().get(label)?;
+                Some(ObjectRef::new(owner).within(&pod.namespace()?))
+            },
+        )
         // Without their contents, which are nobody's business here.
-        .watches(api::<PartialObjectMeta<Secret>>(client, namespace), any(), move |secret| {
-            users_of_secret(&store, &secret)
-        })
+        .watches(
+            api::<PartialObjectMeta<Secret>>(client, namespace),
+            any(),
+            move |secret| users_of_secret(&store, &secret),
+        )
 }
 
 /// The resources that refer to a secret, and the one that it was made for.
@@ -102,14 +120,14 @@ fn users_of_secret<K: Kind>(
     let owner = labels::owner_of(&secret.metadata).filter(|owner| owner.kind == K::kind(&()));
     let uses = |object: &K| {
         object.secrets().contains(&name.as_str())
-            || owner.as_ref().is_some_and(|owner| owner.name == object.name_any())
+            || owner
+                .as_ref()
+                .is_some_and(|owner| owner.name == object.name_any())
     };
     let all = store.state().into_iter();
-    all.filter(|guard| {
-        guard.meta().namespace == namespace && guard.0.as_ref().is_ok_and(uses)
-    })
-    .map(|guard| ObjectRef::from_obj(guard.as_ref()))
-    .collect()
+    all.filter(|guard| guard.meta().namespace == namespace && guard.0.as_ref().is_ok_and(uses))
+        .map(|guard| ObjectRef::from_obj(guard.as_ref()))
+        .collect()
 }
 
 fn same_namespace<K: Kind>(
@@ -150,7 +168,9 @@ async fn drive<K: Kind>(
     stop: &CancellationToken,
 ) {
     let kind = K::kind(&());
-    let config = Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY);
+    let config = Config::default()
+        .debounce(DEBOUNCE)
+        .concurrency(CONCURRENCY);
     controller
         .with_config(config)
         .graceful_shutdown_on(stop.clone().cancelled_owned())
@@ -174,7 +194,10 @@ async fn reconcile<K: Kind>(
         .shell
         .reconcile::<K>(&namespace, &object.name_any(), &reach.known)
         .await;
-    reach.shell.metrics.reconciled(&K::kind(&()), result.is_ok());
+    reach
+        .shell
+        .metrics
+        .reconciled(&K::kind(&()), result.is_ok());
     result
 }
 

@@ -99,8 +99,12 @@ impl Kind for ForwarderPool {
 
     fn secrets(&self) -> Vec<&str> {
         let kafka = &self.spec.kafka;
-        let tls = kafka.tls.iter().filter_map(|tls| tls.secret_name.as_deref());
-        tls.chain(kafka.sasl.iter().map(|sasl| sasl.secret_name.as_str())).collect()
+        let tls = kafka
+            .tls
+            .iter()
+            .filter_map(|tls| tls.secret_name.as_deref());
+        tls.chain(kafka.sasl.iter().map(|sasl| sasl.secret_name.as_str()))
+            .collect()
     }
 }
 
@@ -117,7 +121,11 @@ impl Kind for AssetGroup {
 
     fn secrets(&self) -> Vec<&str> {
         let kafka = &self.spec.kafka;
-        let tls = kafka.tls.iter().filter_map(|tls| tls.secret_name.as_deref());
-        tls.chain(kafka.sasl.iter().map(|sasl| sasl.secret_name.as_str())).collect()
+        let tls = kafka
+            .tls
+            .iter()
+            .filter_map(|tls| tls.secret_name.as_deref());
+        tls.chain(kafka.sasl.iter().map(|sasl| sasl.secret_name.as_str()))
+            .collect()
     }
 }

@@ -77,7 +77,13 @@ enum Step {
 impl LeaderLock {
     /// The lease `name` of `namespace`; `identity` tells this process from all others, dead ones included.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, name: &str, identity: &str, timing: Timing) -> Self {
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        timing: Timing,
+    ) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
@@ -96,7 +102,9 @@ impl LeaderLock {
                     return;
                 }
                 Ok(false) => {}
-                Err(error) => warn!(%error, lease = self.name, "the lease cannot be read or written"),
+                Err(error) => {
+                    warn!(%error, lease = self.name, "the lease cannot be read or written")
+                }
             }
             tokio::time::sleep(self.timing.retry).await;
         }
@@ -118,7 +126,8 @@ impl LeaderLock {
 
     /// Gives the lease back, so that another one need not wait until it runs out.
     pub async fn release(&mut self) {
-        let Ok(Ok(Some(mut lease))) = tokio::time::timeout(REQUEST, self.api.get_opt(&self.name)).await
+        let Ok(Ok(Some(mut lease))) =
+            tokio::time::timeout(REQUEST, self.api.get_opt(&self.name)).await
         else {
             return;
         };
@@ -127,7 +136,10 @@ impl LeaderLock {
         };
         spec.holder_identity = None;
         spec.lease_duration_seconds = Some(1);
-        let written = self.api.replace(&self.name, &PostParams::default(), &lease).await;
+        let written = self
+            .api
+            .replace(&self.name, &PostParams::default(), &lease)
+            .await;
         if let Err(error) = written {
             debug!(%error, lease = self.name, "the lease is not given back; it runs out");
         }
@@ -142,8 +154,15 @@ impl LeaderLock {
         let attempt = async {
             let lease = self.api.get_opt(&self.name).await?;
             let now = Instant::now();
-            self.seen.look(lease.as_ref().and_then(|lease| lease.spec.as_ref()), now);
-            let step = step(lease.as_ref(), &self.seen, &self.identity, self.timing.duration, now);
+            self.seen
+                .look(lease.as_ref().and_then(|lease| lease.spec.as_ref()), now);
+            let step = step(
+                lease.as_ref(),
+                &self.seen,
+                &self.identity,
+                self.timing.duration,
+                now,
+            );
             match (step, lease) {
                 (Step::Wait, _) => Ok(false),
                 (_, Some(lease)) => self.write(lease, step).await,
@@ -173,7 +192,9 @@ impl LeaderLock {
     /// The resource version of what was read makes the API refuse if anybody has written since.
     async fn write(&self, mut lease: Lease, step: Step) -> Result<bool, kube::Error> {
         lease.spec = Some(self.spec(lease.spec.take(), step));
-        self.api.replace(&self.name, &PostParams::default(), &lease).await?;
+        self.api
+            .replace(&self.name, &PostParams::default(), &lease)
+            .await?;
         Ok(true)
     }
 
@@ -185,7 +206,11 @@ impl LeaderLock {
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: i32::try_from(self.timing.duration.as_secs().max(1)).ok(),
-            acquire_time: if renews { old.acquire_time } else { now.clone() },
+            acquire_time: if renews {
+                old.acquire_time
+            } else {
+                now.clone()
+            },
             renew_time: now,
             lease_transitions: Some(transitions),
             ..LeaseSpec::default()
@@ -206,10 +231,16 @@ fn step(lease: Option<&Lease>, seen: &Seen, me: &str, duration: Duration, now: I
     let Some(lease) = lease else {
         return Step::Create;
     };
-    let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+    let holder = lease
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.holder_identity.as_deref());
     let quiet = seen.at.map_or(Duration::ZERO, |at| now.duration_since(at));
     // Another one's own duration counts, should it be longer than ours.
-    let theirs = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
+    let theirs = lease
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.lease_duration_seconds);
     let theirs = Duration::from_secs(theirs.and_then(|s| u64::try_from(s).ok()).unwrap_or(0));
     match holder.filter(|holder| !holder.is_empty()) {
         Some(holder) if holder == me => Step::Renew,
@@ -242,10 +273,22 @@ mod tests {
     #[test]
     fn a_lease_is_taken_when_free_and_renewed_when_ours() {
         let now = Instant::now();
-        assert_eq!(step(None, &Seen::default(), "me", DURATION, now), Step::Create);
-        assert_eq!(looked(&mut Seen::default(), &lease(None, 0), now), Step::Take);
-        assert_eq!(looked(&mut Seen::default(), &lease(Some(""), 0), now), Step::Take);
-        assert_eq!(looked(&mut Seen::default(), &lease(Some("me"), 0), now), Step::Renew);
+        assert_eq!(
+            step(None, &Seen::default(), "me", DURATION, now),
+            Step::Create
+        );
+        assert_eq!(
+            looked(&mut Seen::default(), &lease(None, 0), now),
+            Step::Take
+        );
+        assert_eq!(
+            looked(&mut Seen::default(), &lease(Some(""), 0), now),
+            Step::Take
+        );
+        assert_eq!(
+            looked(&mut Seen::default(), &lease(Some("me"), 0), now),
+            Step::Renew
+        );
     }
 
     #[test]
@@ -253,10 +296,25 @@ mod tests {
         let (mut seen, begin) = (Seen::default(), Instant::now());
         let at = |seconds| begin + Duration::from_secs(seconds);
         // Its clock is years behind; it counts as alive all the same.
-        assert_eq!(looked(&mut seen, &lease(Some("other"), 0), begin), Step::Wait);
-        assert_eq!(looked(&mut seen, &lease(Some("other"), 0), at(14)), Step::Wait);
-        assert_eq!(looked(&mut seen, &lease(Some("other"), 1), at(14)), Step::Wait);
-        assert_eq!(looked(&mut seen, &lease(Some("other"), 1), at(28)), Step::Wait);
-        assert_eq!(looked(&mut seen, &lease(Some("other"), 1), at(29)), Step::Take);
+        assert_eq!(
+            looked(&mut seen, &lease(Some("other"), 0), begin),
+            Step::Wait
+        );
+        assert_eq!(
+            looked(&mut seen, &lease(Some("other"), 0), at(14)),
+            Step::Wait
+        );
+        assert_eq!(
+            looked(&mut seen, &lease(Some("other"), 1), at(14)),
+            Step::Wait
+        );
+        assert_eq!(
+            looked(&mut seen, &lease(Some("other"), 1), at(28)),
+            Step::Wait
+        );
+        assert_eq!(
+            looked(&mut seen, &lease(Some("other"), 1), at(29)),
+            Step::Take
+        );
     }
 }

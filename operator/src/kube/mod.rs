@@ -18,7 +18,6 @@ use tracing::info;
 
 use self::lease::{LeaderLock, Timing};
 use self::shell::Shell;
-use crate::metrics::Metrics;
 use crate::platform::kubernetes::scopes;
 
 /// Who reports events, and the field manager's name to people.
@@ -48,7 +47,9 @@ pub struct KubernetesArgs {
 #[derive(Debug, Error)]
 pub enum KubeError {
     /// Where it is, and who we are, cannot be told.
-    #[error("how to reach the Kubernetes API is not known: {0}; run inside a cluster, or set KUBECONFIG")]
+    #[error(
+        "how to reach the Kubernetes API is not known: {0}; run inside a cluster, or set KUBECONFIG"
+    )]
     Config(#[from] kube::config::InferConfigError),
     /// The client cannot be made.
     #[error("the Kubernetes API cannot be used: {0}")]
@@ -107,12 +108,7 @@ pub async fn run(
     }
 }
 
-fn leader_lock(
-    shell: &Shell,
-    args: &KubernetesArgs,
-    identity: &str,
-    timing: Timing,
-) -> LeaderLock {
+fn leader_lock(shell: &Shell, args: &KubernetesArgs, identity: &str, timing: Timing) -> LeaderLock {
     let client = shell.client.clone();
     let own = client.default_namespace().to_owned();
     let namespace = args.lease_namespace.as_deref().unwrap_or(&own);

@@ -11,7 +11,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::Store;
-use kube::{Client, Resource as _, ResourceExt as _};
+use kube::{Client, ResourceExt as _};
 use ofa_crds::api::{
     Condition, ConditionStatus, ForwarderPool, NatsShard, RECONCILING, STALLED, set_condition,
 };
@@ -97,7 +97,8 @@ impl Shell {
         let object = match object {
             Ok(object) => object,
             Err(invalid) => {
-                self.say_invalid(&api, name, invalid.metadata.generation, &invalid.error).await?;
+                self.say_invalid(&api, name, invalid.metadata.generation, &invalid.error)
+                    .await?;
                 return Ok(Action::await_change());
             }
         };
@@ -111,7 +112,10 @@ impl Shell {
         let (shards, pools) = self.others(namespace, known).await;
         let status = object.reconcile(&self.context(&shards, &pools)).await;
         self.say(&api, &object, &status).await?;
-        Ok(Action::requeue(retry_after(K::conditions(&status), Timestamp::now())))
+        Ok(Action::requeue(retry_after(
+            K::conditions(&status),
+            Timestamp::now(),
+        )))
     }
 
     fn context<'a>(&'a self, shards: &'a [NatsShard], pools: &'a [PoolRef]) -> Context<'a> {
@@ -128,6 +132,7 @@ impl Shell {
     /// Shards and pools of the namespace; none is known of another one's.
     async fn others(&self, namespace: &str, known: &Known) -> (Vec<NatsShard>, Vec<PoolRef>) {
         let shards = in_namespace(&known.shards, namespace);
+        let files = self.state.join("kafka");
         let mut pools = Vec::new();
         for pool in in_namespace(&known.pools, namespace) {
             let identity = Identity::of(&pool.metadata);
@@ -136,7 +141,7 @@ impl Shell {
                 &self.settings.kafka,
                 namespace,
                 self.platform.as_ref(),
-                &self.state.join("kafka"),
+                &files,
             );
             // One whose secrets are missing is left out and says so itself.
             if let Ok(kafka) = kafka.await {
@@ -241,7 +246,9 @@ impl Shell {
             observed_generation: generation,
             last_transition_time: now_text(),
             reason: "Invalid".to_owned(),
-            message: format!("this operator cannot read it: {why}; correct it, or install the operator's own CRDs"),
+            message: format!(
+                "this operator cannot read it: {why}; correct it, or install the operator's own CRDs"
+            ),
         };
         let status = json!({
             "observedGeneration": generation,
@@ -258,7 +265,11 @@ impl Shell {
         let (kind, name) = (K::kind(&()), object.name_any());
         info!(%kind, name, reason = news.reason, "{}: {}", news.kind, news.message);
         let event = Event {
-            type_: if warning { EventType::Warning } else { EventType::Normal },
+            type_: if warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
             reason: news.reason.clone(),
             note: Some(news.message.chars().take(EVENT_NOTE).collect()),
             action: "Reconcile".to_owned(),
@@ -315,7 +326,9 @@ async fn write_finalizers<K: Kind>(
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    let written = api.patch_metadata(&object.name_any(), &params, &Patch::Merge(patch)).await;
+    let written = api
+        .patch_metadata(&object.name_any(), &params, &Patch::Merge(patch))
+        .await;
     ignore_gone(written.map(|_| ()))
 }
 
@@ -395,17 +408,32 @@ mod tests {
             retry_after(&open, begin + jiff::SignedDuration::from_secs(seconds)).as_secs()
         };
         assert_eq!([after(0), after(40), after(100_000)], [1, 10, 60]);
-        let settled = [condition("Ready", True, "A"), condition(STALLED, False, "A")];
+        let settled = [
+            condition("Ready", True, "A"),
+            condition(STALLED, False, "A"),
+        ];
         assert_eq!(retry_after(&settled, begin), RESYNC);
     }
 
     #[test]
     fn only_another_story_is_news() {
         use ConditionStatus::{False, True};
-        let moving = [condition("Ready", False, "A"), condition(RECONCILING, True, "A")];
-        let ready = [condition("Ready", True, "B"), condition(RECONCILING, False, "B")];
-        assert_eq!(news(&[], &moving).map(|c| c.kind.as_str()), Some(RECONCILING));
+        let moving = [
+            condition("Ready", False, "A"),
+            condition(RECONCILING, True, "A"),
+        ];
+        let ready = [
+            condition("Ready", True, "B"),
+            condition(RECONCILING, False, "B"),
+        ];
+        assert_eq!(
+            news(&[], &moving).map(|c| c.kind.as_str()),
+            Some(RECONCILING)
+        );
         assert_eq!(news(&moving, &moving), None);
-        assert_eq!(news(&moving, &ready).map(|c| c.kind.as_str()), Some("Ready"));
+        assert_eq!(
+            news(&moving, &ready).map(|c| c.kind.as_str()),
+            Some("Ready")
+        );
     }
 }

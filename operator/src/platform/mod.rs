@@ -1,5 +1,6 @@
 //! Where workloads run: Kubernetes, Swarm, or processes of this machine, behind one trait.
 
+pub mod kubernetes;
 pub mod local;
 mod workload;
 

@@ -27,8 +27,15 @@ pub(super) async fn children(client: &Client, id: &WorkloadId) -> Result<Childre
     let labelled = ListParams::default().labels(&format!("{WORKLOAD}={}", id.name));
     for resource in types() {
         let api = api(client, &id.namespace, &resource);
-        let found = api.list(&labelled).await.map_err(failed("list", &resource.kind, &id.name))?;
-        by_name.extend(found.into_iter().map(|object| (key(&resource, &object.name_any()), object)));
+        let found = api
+            .list(&labelled)
+            .await
+            .map_err(failed("list", &resource.kind, &id.name))?;
+        by_name.extend(
+            found
+                .into_iter()
+                .map(|object| (key(&resource, &object.name_any()), object)),
+        );
     }
     Ok(Children { by_name })
 }
@@ -36,7 +43,9 @@ pub(super) async fn children(client: &Client, id: &WorkloadId) -> Result<Childre
 impl Children {
     /// The owner of the workload, as its objects have it.
     pub(super) fn owner(&self) -> Option<Owner> {
-        self.by_name.values().find_map(|object| owner_of(&object.metadata))
+        self.by_name
+            .values()
+            .find_map(|object| owner_of(&object.metadata))
     }
 
     fn take(&mut self, object: &Object) -> Option<DynamicObject> {
@@ -74,11 +83,17 @@ pub(super) async fn apply(
     let mut params = PatchParams::apply(FIELD_MANAGER);
     // A new object is applied without force, so that one which somebody else creates at this moment stays his.
     params.force = live.is_some();
-    match api.patch(&object.name, &params, &Patch::Apply(&wanted)).await {
+    match api
+        .patch(&object.name, &params, &Patch::Apply(&wanted))
+        .await
+    {
         Ok(_) => Ok(()),
-        Err(error) if live.is_none() && is_conflict(&error) => {
-            Err(conflict(id, &object.resource.kind, &object.name, "somebody else"))
-        }
+        Err(error) if live.is_none() && is_conflict(&error) => Err(conflict(
+            id,
+            &object.resource.kind,
+            &object.name,
+            "somebody else",
+        )),
         Err(error) => Err(what()(error)),
     }
 }
@@ -96,7 +111,10 @@ pub(super) async fn prune(
     }
     // Last applied, first deleted.
     for resource in types().iter().rev() {
-        let left = children.by_name.iter().filter(|((kind, _), _)| *kind == resource.kind);
+        let left = children
+            .by_name
+            .iter()
+            .filter(|((kind, _), _)| *kind == resource.kind);
         for (_, object) in left {
             if owner_of(&object.metadata).as_ref() == Some(owner) {
                 delete(client, id, resource, object).await?;
@@ -136,7 +154,10 @@ pub(super) async fn delete(
         resource_version: None,
     });
     let name = object.name_any();
-    match api(client, &id.namespace, resource).delete(&name, &params).await {
+    match api(client, &id.namespace, resource)
+        .delete(&name, &params)
+        .await
+    {
         Ok(_) => Ok(()),
         Err(error) if is_conflict(&error) || is_missing(&error) => Ok(()),
         Err(error) => Err(failed("delete", &resource.kind, &name)(error)),

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// Whether everything in `wanted` stands in `live` too. What the server or others have added does not count.
 #[must_use]
-pub fn holds(live: &Value, wanted: &Value) -> bool {
+pub(super) fn holds(live: &Value, wanted: &Value) -> bool {
     match (live, wanted) {
         (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
             match live.get(key) {
@@ -48,7 +48,10 @@ fn is_empty(value: &Value) -> bool {
 /// `1000m` is kept as `1`: amounts that are written differently may be the same. Only such texts are compared so that
 /// begin with a digit, and a wrong "same" is corrected by the digest of what was applied.
 fn same_quantity(live: &Value, wanted: &Value) -> bool {
-    match (live.as_str().and_then(amount), wanted.as_str().and_then(amount)) {
+    match (
+        live.as_str().and_then(amount),
+        wanted.as_str().and_then(amount),
+    ) {
         (Some(live), Some(wanted)) => (live - wanted).abs() <= f64::EPSILON * live.abs(),
         _ => false,
     }

@@ -14,20 +14,20 @@ const MODE: i32 = 0o440;
 
 /// The object with a workload's plain files.
 #[must_use]
-pub fn config_map_name(workload: &str) -> String {
+pub(super) fn config_map_name(workload: &str) -> String {
     format!("{workload}-files")
 }
 
 /// The object with a workload's files that have passwords in them.
 #[must_use]
-pub fn secret_name(workload: &str) -> String {
+pub(super) fn secret_name(workload: &str) -> String {
     format!("{workload}-files")
 }
 
 /// The key of a file in its object: the path, with what keys may not contain written as `__` (for `/`) or
 /// `_` and its code. No two paths have one key.
 #[must_use]
-pub fn key(path: &str) -> String {
+pub(super) fn key(path: &str) -> String {
     let mut key = String::with_capacity(path.len());
     for byte in path.trim_start_matches('/').bytes() {
         match byte {
@@ -42,7 +42,7 @@ pub fn key(path: &str) -> String {
 
 /// The texts of a workload's own files, by key: plain ones and those with passwords.
 #[must_use]
-pub fn texts(files: &[MountedFile]) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+pub(super) fn texts(files: &[MountedFile]) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
     let mut plain = BTreeMap::new();
     let mut sensitive = BTreeMap::new();
     for file in files {
@@ -58,7 +58,7 @@ pub fn texts(files: &[MountedFile]) -> (BTreeMap<String, String>, BTreeMap<Strin
 /// Volumes with the files, and where they are mounted. A directory inside another one with files joins it: a mount
 /// inside a read-only mount has no place to be.
 #[must_use]
-pub fn volumes(workload: &str, files: &[MountedFile]) -> (Vec<Volume>, Vec<VolumeMount>) {
+pub(super) fn volumes(workload: &str, files: &[MountedFile]) -> (Vec<Volume>, Vec<VolumeMount>) {
     let roots = mount_points(files);
     let volumes = roots.iter().enumerate().map(|(index, root)| {
         let inside = files.iter().filter(|file| is_below(&file.path, root));

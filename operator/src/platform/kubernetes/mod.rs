@@ -22,8 +22,8 @@ use tokio::sync::watch;
 use self::apply::{failed, is_conflict, is_missing};
 use self::state::Asked;
 use super::{
-    DeploymentPlatform, EnvValue, FileContent, Owner, PlatformError, SecretData, SecretId, Workload,
-    WorkloadId, WorkloadState,
+    DeploymentPlatform, EnvValue, FileContent, Owner, PlatformError, SecretData, SecretId,
+    Workload, WorkloadId, WorkloadState,
 };
 
 /// Name of the platform for messages.
@@ -105,7 +105,11 @@ impl KubernetesPlatform {
                 if !optional && !data.contains_key(key) {
                     return Err(missing(&format!("it has no key {key}, add it")));
                 }
-                inputs.push((secret.to_owned(), found.metadata.uid.clone(), data.get(key).cloned()));
+                inputs.push((
+                    secret.to_owned(),
+                    found.metadata.uid.clone(),
+                    data.get(key).cloned(),
+                ));
             }
         }
         Ok(objects::digest(&inputs))
@@ -115,14 +119,20 @@ impl KubernetesPlatform {
 /// The secrets of others that a workload uses, with the keys of each and whether a key may be missing.
 fn references(workload: &Workload) -> BTreeMap<&str, Vec<(&str, bool)>> {
     let mut references: BTreeMap<&str, Vec<(&str, bool)>> = BTreeMap::new();
-    let files = workload.files.iter().filter_map(|file| match &file.content {
-        FileContent::Secret { key, optional } => Some((key, *optional)),
-        FileContent::Plain(_) | FileContent::Sensitive(_) => None,
-    });
-    let variables = workload.env.iter().filter_map(|variable| match &variable.value {
-        EnvValue::Secret(key) => Some((key, false)),
-        EnvValue::Text(_) | EnvValue::PodIp | EnvValue::PodName | EnvValue::BindAddress => None,
-    });
+    let files = workload
+        .files
+        .iter()
+        .filter_map(|file| match &file.content {
+            FileContent::Secret { key, optional } => Some((key, *optional)),
+            FileContent::Plain(_) | FileContent::Sensitive(_) => None,
+        });
+    let variables = workload
+        .env
+        .iter()
+        .filter_map(|variable| match &variable.value {
+            EnvValue::Secret(key) => Some((key, false)),
+            EnvValue::Text(_) | EnvValue::PodIp | EnvValue::PodName | EnvValue::BindAddress => None,
+        });
     for (key, optional) in files.chain(variables) {
         let keys = references.entry(key.secret.as_str()).or_default();
         keys.push((key.key.as_str(), optional));
@@ -183,8 +193,11 @@ impl DeploymentPlatform for KubernetesPlatform {
     }
 
     async fn list(&self) -> Result<Vec<WorkloadState>, PlatformError> {
-        let managed = ListParams::default()
-            .labels(&format!("{}={}", labels::MANAGED_BY, labels::FIELD_MANAGER));
+        let managed = ListParams::default().labels(&format!(
+            "{}={}",
+            labels::MANAGED_BY,
+            labels::FIELD_MANAGER
+        ));
         let mut ids = Vec::new();
         for resource in [
             ApiResource::erase::<StatefulSet>(&()),
@@ -222,14 +235,21 @@ impl DeploymentPlatform for KubernetesPlatform {
         let state = self.observe(id).await?;
         let instances = state.map(|state| state.instances).unwrap_or_default();
         let Some(instance) = instances.into_iter().find(|i| i.ordinal == ordinal) else {
-            return Err(PlatformError::NotFound(format!("instance {}", id.instance(ordinal))));
+            return Err(PlatformError::NotFound(format!(
+                "instance {}",
+                id.instance(ordinal)
+            )));
         };
         // This very pod: not one that has taken its place since.
         let params = DeleteParams::default().preconditions(Preconditions {
             uid: instance.process,
             resource_version: None,
         });
-        match self.pods(&id.namespace).delete(&instance.name, &params).await {
+        match self
+            .pods(&id.namespace)
+            .delete(&instance.name, &params)
+            .await
+        {
             Ok(_) => Ok(()),
             Err(error) if is_missing(&error) || is_conflict(&error) => Ok(()),
             Err(error) => Err(failed("delete", "Pod", &instance.name)(error)),
@@ -293,7 +313,10 @@ impl DeploymentPlatform for KubernetesPlatform {
 
     async fn remove_secret(&self, id: &SecretId) -> Result<(), PlatformError> {
         let api = self.secrets(&id.namespace);
-        let found = api.get_opt(&id.name).await.map_err(failed("read", "Secret", &id.name))?;
+        let found = api
+            .get_opt(&id.name)
+            .await
+            .map_err(failed("read", "Secret", &id.name))?;
         // One that the user has put there himself is his.
         if found.is_none_or(|secret| labels::owner_of(&secret.metadata).is_none()) {
             return Ok(());
@@ -312,7 +335,10 @@ pub fn scopes(namespaces: &[String]) -> Vec<Option<&str>> {
     if namespaces.is_empty() {
         vec![None]
     } else {
-        namespaces.iter().map(|namespace| Some(namespace.as_str())).collect()
+        namespaces
+            .iter()
+            .map(|namespace| Some(namespace.as_str()))
+            .collect()
     }
 }
 

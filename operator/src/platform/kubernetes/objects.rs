@@ -146,9 +146,8 @@ impl Translation<'_> {
     }
 
     fn secret(&self, texts: BTreeMap<String, String>) -> Secret {
-        let bytes = |(key, text): (String, String)| {
-            (key, k8s_openapi::ByteString(text.into_bytes()))
-        };
+        let bytes =
+            |(key, text): (String, String)| (key, k8s_openapi::ByteString(text.into_bytes()));
         Secret {
             metadata: self.meta(&files::secret_name(self.name())),
             data: Some(texts.into_iter().map(bytes).collect()),
@@ -206,12 +205,11 @@ impl Translation<'_> {
         };
         let headless = workload.services.iter().find(|service| service.headless);
         let claims: Vec<_> = data.and_then(claim).into_iter().collect();
-        let retention = (!claims.is_empty()).then(|| {
-            StatefulSetPersistentVolumeClaimRetentionPolicy {
+        let retention =
+            (!claims.is_empty()).then(|| StatefulSetPersistentVolumeClaimRetentionPolicy {
                 when_deleted: Some("Retain".to_owned()),
                 when_scaled: Some("Retain".to_owned()),
-            }
-        });
+            });
         StatefulSet {
             metadata: self.meta(self.name()),
             spec: Some(StatefulSetSpec {

@@ -50,7 +50,10 @@ pub(super) fn state(id: &WorkloadId, owner: Owner, asked: &Asked, pods: Vec<Pod>
 
 /// Pods that were evicted or have ended stay listed for a while.
 fn is_alive(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
     !matches!(phase, Some("Failed" | "Succeeded"))
 }
 
@@ -64,13 +67,18 @@ fn instance(id: &WorkloadId, asked: &Asked, pod: &Pod, ordinal: u16) -> Instance
     let going = pod.metadata.deletion_timestamp.is_some();
     let containers = status.container_statuses.unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
-    let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+    let ready = conditions
+        .iter()
+        .any(|c| c.type_ == "Ready" && c.status == "True");
     let trouble = containers.iter().find_map(trouble);
     let unscheduled = conditions
         .iter()
         .find(|c| c.type_ == "PodScheduled" && c.status == "False");
     let mark = pod.annotations().get(TEMPLATE);
-    let stable = asked.service.as_ref().map(|service| host(id, ordinal, service));
+    let stable = asked
+        .service
+        .as_ref()
+        .map(|service| host(id, ordinal, service));
     InstanceState {
         ordinal,
         host: status.pod_ip.or(stable).unwrap_or_default(),
@@ -112,9 +120,16 @@ fn trouble(container: &ContainerStatus) -> Option<Trouble> {
     if !crashing && !HOPELESS.contains(&reason) {
         return None;
     }
-    let ended = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
-    let last_words = ended.and_then(|ended| ended.message.as_deref()).map(str::trim);
-    let message = last_words.or(waiting.message.as_deref()).unwrap_or_default();
+    let ended = container
+        .last_state
+        .as_ref()
+        .and_then(|last| last.terminated.as_ref());
+    let last_words = ended
+        .and_then(|ended| ended.message.as_deref())
+        .map(str::trim);
+    let message = last_words
+        .or(waiting.message.as_deref())
+        .unwrap_or_default();
     Some(Trouble {
         hopeless: !crashing || container.restart_count >= HOPELESS_RESTARTS,
         message: format!("{reason}: {message}"),
@@ -141,20 +156,32 @@ mod tests {
 
     #[test]
     fn pods_are_told_by_their_state() {
-        let owner = Owner { kind: "NatsShard".into(), name: "line".into(), uid: "u".into() };
+        let owner = Owner {
+            kind: "NatsShard".into(),
+            name: "line".into(),
+            uid: "u".into(),
+        };
         let ready = json!([{"type": "Ready", "status": "True"}]);
         let pods = vec![
-            pod(json!({"metadata": {"name": "line-10", "annotations": {TEMPLATE: "new"}},
-                "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": ready}})),
-            pod(json!({"metadata": {"name": "line-2", "deletionTimestamp": "2026-01-01T00:00:00Z"},
-                "status": {"phase": "Running", "conditions": ready}})),
+            pod(
+                json!({"metadata": {"name": "line-10", "annotations": {TEMPLATE: "new"}},
+                "status": {"phase": "Running", "podIP": "10.0.0.1", "conditions": ready}}),
+            ),
+            pod(
+                json!({"metadata": {"name": "line-2", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+                "status": {"phase": "Running", "conditions": ready}}),
+            ),
             pod(json!({"metadata": {"name": "line-3"}, "status": {"phase": "Failed"}})),
-            pod(json!({"metadata": {"name": "line-4"}, "status": {"phase": "Pending", "conditions":
-                [{"type": "PodScheduled", "status": "False", "message": "0/5 nodes are available"}]}})),
-            pod(json!({"metadata": {"name": "line-5"}, "status": {"phase": "Running", "containerStatuses": [
+            pod(
+                json!({"metadata": {"name": "line-4"}, "status": {"phase": "Pending", "conditions":
+                [{"type": "PodScheduled", "status": "False", "message": "0/5 nodes are available"}]}}),
+            ),
+            pod(
+                json!({"metadata": {"name": "line-5"}, "status": {"phase": "Running", "containerStatuses": [
                 {"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 7,
                  "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
-                 "lastState": {"terminated": {"exitCode": 1, "message": "no such file\n"}}}]}})),
+                 "lastState": {"terminated": {"exitCode": 1, "message": "no such file\n"}}}]}}),
+            ),
         ];
         insta::assert_yaml_snapshot!(state(&WorkloadId::new("ns", "line"), owner, &asked(), pods));
     }
