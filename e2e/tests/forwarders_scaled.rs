@@ -1,0 +1,53 @@
+//! A forwarder added and removed under load.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use ofa_e2e::load::Pace;
+use ofa_e2e::scene::{PARTITIONS, scenario};
+use ofa_e2e::wait;
+use ofa_e2e::watch::Recorder;
+use tokio::time::sleep;
+
+/// A rebalance with the forwarder's cooperation ends within this.
+const REBALANCE: Duration = Duration::from_secs(15);
+
+/// Partitions change hands after everything on its way is confirmed and committed: nothing is even sent twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_change_hands_without_a_trace() {
+    scenario("forwarders-scaled", async |scene| {
+        let shards = scene.shards(2, 2).await?;
+        let first = Recorder::start(&shards[0].nodes()[0]).await?;
+        let second = Recorder::start(&shards[1].nodes()[0]).await?;
+        let one = scene.forwarder("f1", &shards).await?;
+        let load = scene.load(Pace::default())?;
+        sleep(Duration::from_secs(1)).await;
+
+        let other = scene.forwarder("f2", &shards).await?;
+        let half = usize::try_from(PARTITIONS)? / 2;
+        wait::until(
+            "both to have half of the partitions",
+            REBALANCE,
+            async || Ok(one.partitions().await? == half && other.partitions().await? == half),
+        )
+        .await?;
+        sleep(Duration::from_secs(1)).await;
+        one.stop().await?;
+        wait::until("the other to have all partitions", REBALANCE, async || {
+            Ok(other.partitions().await? == 2 * half)
+        })
+        .await?;
+        sleep(Duration::from_secs(1)).await;
+
+        let expected = scene.settle(load).await?;
+        let verdict = scene.verdict(&expected, &[&first, &second]).await;
+        verdict.must_be_perfect()?;
+        ensure!(
+            verdict.duplicates_before == 0,
+            "{} events sent twice by a planned change",
+            verdict.duplicates_before
+        );
+        Ok(())
+    })
+    .await;
+}

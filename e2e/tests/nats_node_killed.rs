@@ -1,0 +1,77 @@
+//! `kill -9` of the node that a forwarder publishes to.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use ofa_e2e::load::Pace;
+use ofa_e2e::scene::{say, scenario};
+use ofa_e2e::watch::Recorder;
+use ofa_e2e::{report, wait};
+use tokio::time::sleep;
+
+/// Whoever listens on the surviving node misses nothing: what the dead node had not passed on is published again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_of_the_surviving_node_misses_nothing() {
+    scenario("nats-node-killed", async |scene| {
+        let mut shards = scene.shards(1, 2).await?;
+        let forwarder = scene.forwarder("f1", &shards).await?;
+        let target = shards[0].published_to(forwarder.member()).await?;
+        let survivor = Recorder::start(&shards[0].nodes()[1 - target]).await?;
+        let load = scene.load(Pace::default())?;
+        // The first time it is published to; when it is back, the forwarder publishes to either and the other witnesses.
+        for _ in 0..2 {
+            sleep(Duration::from_millis(1500)).await;
+            shards[0].kill(target)?;
+            sleep(Duration::from_millis(1500)).await;
+            shards[0].restart(target).await?;
+            wait::until("a second witness", Duration::from_secs(15), async || {
+                Ok(forwarder.metric("asset_forwarder_witness_mode", "").await? == 2.0)
+            })
+            .await?;
+        }
+        let expected = scene.settle(load).await?;
+        ensure!(survivor.is_unbroken(), "the recorder lost its connection");
+        scene
+            .verdict(&expected, &[&survivor])
+            .await
+            .must_be_perfect()
+    })
+    .await;
+}
+
+/// The node and the forwarder die in the same moment, so nothing is sent again: what is committed must have reached
+/// the surviving node all the same, since nobody would ever send it again. Afterwards everything arrives in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_committed_has_reached_a_second_node() {
+    scenario("node-and-forwarder-killed", async |scene| {
+        let mut shards = scene.shards(1, 2).await?;
+        let forwarder = scene.forwarder("f1", &shards).await?;
+        let settings = forwarder.settings().clone();
+        let target = shards[0].published_to(forwarder.member()).await?;
+        let survivor = Recorder::start(&shards[0].nodes()[1 - target]).await?;
+        let load = scene.load(Pace {
+            assets: 200,
+            rate: 10_000,
+        })?;
+        sleep(Duration::from_secs(3)).await;
+        shards[0].kill(target)?;
+        forwarder.kill()?;
+        sleep(Duration::from_secs(1)).await;
+
+        let committed = scene.committed()?;
+        let confirmed = scene.broker().expected(scene.topic(), &committed)?;
+        let verdict = report::of_records(&confirmed, &scene.records(&[&survivor]).await);
+        say(&format!("up to the committed position: {verdict}"));
+        verdict.must_be_perfect()?;
+
+        let mut again = scene.start(settings)?;
+        again.wait_ready().await?;
+        let expected = scene.settle(load).await?;
+        ensure!(survivor.is_unbroken(), "the recorder lost its connection");
+        scene
+            .verdict(&expected, &[&survivor])
+            .await
+            .must_be_perfect()
+    })
+    .await;
+}
