@@ -184,6 +184,7 @@ pub struct AssetGroupStatus {
     pub observed_generation: Option<i64>,
     /// Ready, Reconciling, Stalled and others.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// The groups found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -36,6 +36,7 @@ use crate::{ring, wire};
         printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
         validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name may have at most 40 characters, since the names of its objects are made from it"),
         validation = Rule::new("!has(self.spec.autoscaling) || self.spec.autoscaling.minReplicas <= self.spec.autoscaling.maxReplicas").message("spec.autoscaling.minReplicas must not exceed maxReplicas"),
+        validation = Rule::new("!has(self.spec.deadLetterTopic) || self.spec.deadLetterTopic != self.spec.source.topic").message("spec.deadLetterTopic must be another topic than spec.source.topic, which would feed itself"),
     )
 )]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -188,6 +189,7 @@ pub struct ForwarderPoolStatus {
     pub observed_generation: Option<i64>,
     /// Ready, Reconciling, Stalled and others.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// Forwarders that exist.
     #[serde(default)]

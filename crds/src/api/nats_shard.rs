@@ -29,7 +29,8 @@ use super::{Condition, Resources, Spread};
         printcolumn = r#"{"name":"Version","type":"string","jsonPath":".spec.version","priority":1}"#,
         printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
         validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name may have at most 40 characters, since the names of its nodes and objects are made from it; choose a shorter name (spec.clusterName sets the name on the hash ring)"),
-        validation = Rule::new("self.spec.clusterName.orValue(self.metadata.name) == oldSelf.spec.clusterName.orValue(oldSelf.metadata.name)").message("spec.clusterName decides which assets the shard has and cannot change; create a shard of the new name and delete this one").optional_old_self(false),
+        validation = Rule::new("self.spec.?clusterName.orValue(self.metadata.name) == oldSelf.spec.?clusterName.orValue(oldSelf.metadata.name)").message("spec.clusterName decides which assets the shard has and cannot change; create a shard of the new name and delete this one"),
+        validation = Rule::new("int(self.spec.version.split('.')[0]) * 1000000 + int(self.spec.version.split('.')[1]) * 1000 + int(self.spec.version.split('.')[2]) >= 2012007").message("nats-server before 2.12.7 has published security advisories; set spec.version to 2.12.7 or newer"),
     )
 )]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -52,7 +53,10 @@ pub struct NatsShardSpec {
     pub nodes: u16,
     /// Version of nats-server, 2.12.7 or newer (earlier ones have published advisories).
     #[serde(default = "default_version")]
-    #[schemars(regex(pattern = r"^[0-9]+\.[0-9]+\.[0-9]+$"))]
+    #[schemars(
+        length(max = 20),
+        regex(pattern = r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$")
+    )]
     pub version: String,
     /// Container image in place of the default one of `version`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,9 +116,10 @@ pub struct NatsConfig {
     #[serde(default = "default_max_connections")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: u32,
-    /// Seconds over which a stopping node sends its clients away (`lame_duck_duration`).
+    /// Seconds over which a stopping node sends its clients away (`lame_duck_duration`);
+    /// nats-server refuses less than 30.
     #[serde(default = "default_lame_duck_seconds")]
-    #[schemars(range(min = 1, max = 3600))]
+    #[schemars(range(min = 30, max = 3600))]
     pub lame_duck_seconds: u32,
 }
 
@@ -189,6 +194,7 @@ pub struct NatsShardStatus {
     pub observed_generation: Option<i64>,
     /// Ready, Reconciling, Stalled and others.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// Name on the hash ring.
     #[serde(default, skip_serializing_if = "Option::is_none")]
