@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::time::Duration;
+
 use clap::{Parser, Subcommand};
 use ofa_forwarder::{DeriveArgs, ForwardArgs, derive, forward};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +34,7 @@ impl Cli {
         let filter = EnvFilter::try_new(log_level.to_lowercase())?;
         tracing_subscriber::fmt()
             .with_env_filter(filter)
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .with_writer(std::io::stderr)
             .init();
         // Two: one for the shards' sockets, one for whatever else there is; the pump has its own thread.
@@ -39,14 +42,37 @@ impl Cli {
             .worker_threads(2)
             .enable_all()
             .build()?;
-        runtime.block_on(async {
+        let result = runtime.block_on(async {
             let stop = stop_on_signal()?;
-            match command {
-                Command::Forward(args) => Ok(forward(*args, stop).await?),
-                Command::Derive(args) => Ok(derive(*args, stop).await?),
+            tokio::select! {
+                result = run(command, stop.clone()) => result,
+                () = overdue(&stop) => anyhow::bail!(
+                    "not stopped within {} s of the signal, probably since Kafka does not answer; what was not committed is sent again",
+                    STOP_WITHIN.as_secs()
+                ),
             }
-        })
+        });
+        // A thread that waits for Kafka must not hold up the end.
+        runtime.shutdown_background();
+        result
     }
+}
+
+/// Longest orderly stop: under the 20 s and more that platforms leave before they kill, and longer than
+/// shards need to confirm what is on its way.
+const STOP_WITHIN: Duration = Duration::from_secs(15);
+
+async fn run(command: Command, stop: CancellationToken) -> anyhow::Result<()> {
+    match command {
+        Command::Forward(args) => Ok(forward(*args, stop).await?),
+        Command::Derive(args) => Ok(derive(*args, stop).await?),
+    }
+}
+
+/// Returns when an orderly stop has taken too long.
+async fn overdue(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(STOP_WITHIN).await;
 }
 
 /// A token that SIGTERM or Ctrl-C cancels.

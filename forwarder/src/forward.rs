@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::consume::{Source, SourceError, SourceSettings};
+use crate::dead_letters::DeadLetters;
 use crate::health::Health;
 use crate::http;
 use crate::metrics::Metrics;
@@ -106,6 +107,11 @@ async fn forward(
         return Ok(());
     };
     let (confirmations, confirmed) = std::sync::mpsc::channel();
+    let dead_letters = args
+        .dead_letter_topic
+        .as_ref()
+        .map(|topic| DeadLetters::start(&args.kafka, &args.topic, topic, confirmations.clone()));
+    let dead_letters = dead_letters.transpose()?;
     let epoch = map.epoch();
     let factory = ShardFactory {
         member,
@@ -121,6 +127,7 @@ async fn forward(
         source,
         encoder,
         shards,
+        dead_letters,
         confirmed,
         maps,
         in_force,

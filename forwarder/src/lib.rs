@@ -7,6 +7,7 @@
 
 mod commit;
 mod consume;
+mod dead_letters;
 mod derive;
 mod forward;
 mod health;

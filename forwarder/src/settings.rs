@@ -65,6 +65,9 @@ pub struct ForwardArgs {
     /// What to publish
     #[arg(long, env = "PAYLOAD", default_value = "OpenFactory")]
     pub(crate) payload: PayloadFormat,
+    /// Topic that gets a copy of every record that cannot be forwarded; it has to exist
+    #[arg(long, env = "DEAD_LETTER_TOPIC")]
+    pub(crate) dead_letter_topic: Option<String>,
     /// Name of this forwarder; the host's name if not set
     #[arg(long, env = "APP_UUID")]
     pub(crate) member: Option<String>,

@@ -311,16 +311,21 @@ fn read(consumer: &BaseConsumer, topic: &str, state: &watch::Sender<ControlState
         return;
     }
     let mut next = 0;
+    // One warning for each time the broker goes away, not one for each attempt to reach it.
+    let mut said = false;
     while !state.is_closed() {
         match consumer.poll(POLL) {
             Some(Ok(message)) => {
+                said = false;
                 next = message.offset() + 1;
                 let key = message.key().unwrap_or_default();
                 state.send_if_modified(|state| state.apply(key, message.payload()));
             }
-            Some(Err(error)) => {
+            Some(Err(error)) if !said => {
                 warn!(topic, %error, "reading the control topic goes on after an error");
+                said = true;
             }
+            Some(Err(_)) => {}
             None => {}
         }
         let position = consumer_position(consumer, topic).unwrap_or(next).max(next);

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::commit::Tracker;
 use crate::consume::{Chunk, Source, SourceError};
+use crate::dead_letters::DeadLetters;
 use crate::health::Health;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
@@ -47,6 +48,7 @@ pub(crate) struct Pump {
     pub(crate) source: Source,
     pub(crate) encoder: Encoder,
     pub(crate) shards: Shards,
+    pub(crate) dead_letters: Option<DeadLetters>,
     pub(crate) confirmed: Receiver<Confirmed>,
     pub(crate) maps: watch::Receiver<Option<Arc<ShardMap>>>,
     /// Epochs put in force, to be acknowledged.

@@ -48,6 +48,7 @@ impl Pump {
         let Self {
             encoder,
             shards,
+            dead_letters,
             metrics,
             state,
             ..
@@ -86,6 +87,14 @@ impl Pump {
             },
             Err(poison) => Err(poison),
         };
+        if let (Err(poison), Some(letters)) = (&result, dead_letters) {
+            if letters.is_full() {
+                *at -= 1;
+                return Progress::Blocked;
+            }
+            let (sink, span) = letters.send(&record, tenure, *poison);
+            tracker.handed_over(sink, &[span]);
+        }
         tracker.taken(record.partition, record.offset);
         match result {
             Ok(Some(ripe)) => self.flush(ripe),
