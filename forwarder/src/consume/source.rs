@@ -297,10 +297,12 @@ impl Source {
     }
 
     /// Offsets to go on from and this member's place in the group, as a producer's transaction takes them.
+    /// `None` when the group has given this member up: its place would say nothing any more, and Kafka take
+    /// the offsets from anybody.
     pub(crate) fn offsets_for_transaction(
         &self,
         offsets: &[(i32, i64)],
-    ) -> Result<(TopicPartitionList, ConsumerGroupMetadata), SourceError> {
+    ) -> Result<Option<(TopicPartitionList, ConsumerGroupMetadata)>, SourceError> {
         let mut list = TopicPartitionList::with_capacity(offsets.len());
         for &(partition, offset) in offsets {
             let added = list.add_partition_offset(&self.topic, partition, Offset::Offset(offset));
@@ -308,7 +310,8 @@ impl Source {
         }
         let group = self.consumer.group_metadata();
         let group = group.ok_or_else(|| SourceError::Fatal("no consumer group".to_owned()))?;
-        Ok((list, group))
+        // Asked after the place was taken: it loses its meaning only after the assignment is lost.
+        Ok((!self.consumer.assignment_lost()).then_some((list, group)))
     }
 
     /// End of a partition, as far as fetches have told.

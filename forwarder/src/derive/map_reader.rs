@@ -14,6 +14,7 @@ use rdkafka::{Message as _, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::writer::Context;
 use crate::consume::SourceError;
 use crate::log_limit::LogLimit;
 
@@ -63,10 +64,11 @@ pub(crate) fn follow(
         // A new asset's events follow its registration closely.
         .set("fetch.wait.max.ms", "500")
         .set("fetch.error.backoff.ms", "100");
-    let consumer: BaseConsumer = config.create().map_err(|source| SourceError::Client {
+    let failed = |source| SourceError::Client {
         what: "read the UNS map",
         source,
-    })?;
+    };
+    let consumer = config.create_with_context(Context).map_err(failed)?;
     let (sender, receiver) = sync_channel(AHEAD);
     let reader = MapReader {
         consumer,
@@ -83,7 +85,7 @@ pub(crate) fn follow(
 }
 
 struct MapReader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Context>,
     topic: String,
     sender: SyncSender<MapEvent>,
     stop: CancellationToken,

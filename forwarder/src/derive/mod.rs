@@ -23,6 +23,7 @@
 mod enqueue;
 #[cfg(test)]
 mod golden;
+mod group_topics;
 mod map_reader;
 mod metrics;
 mod output;
@@ -53,6 +54,7 @@ use crate::health::Health;
 use crate::http;
 use crate::metrics::Metrics;
 use crate::settings::member_name;
+use group_topics::GroupTopics;
 use metrics::DeriveMetrics;
 use pump::{Pump, State};
 use table::JoinTable;
@@ -140,7 +142,7 @@ async fn derive(
         source,
         map: map_reader::follow(&args.kafka, &args.map_topic, stop.clone())?,
         table: JoinTable::new(args.strategy()),
-        topics: Topics::new(&args.kafka, topics, Handle::current())?,
+        topics: GroupTopics::new(Topics::new(&args.kafka, topics, Handle::current())?),
         writer: Writer::new(&args.kafka, &transactional_id, health.clone())?,
         format: args.format,
         commit_interval: Duration::from_millis(args.commit_interval_ms),

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::DeriveError;
-use super::enqueue::{DerivedTopic, Outgoing};
+use super::enqueue::Outgoing;
+use super::group_topics::GroupTopics;
 use super::map_reader::MapEvent;
 use super::metrics::{DeriveMetrics, Outcome};
 use super::output::Format;
 use super::positions::Positions;
 use super::route::route;
-use super::table::{GroupId, JoinTable};
-use super::topics::Topics;
+use super::table::JoinTable;
 use super::writer::{WriteError, Writer};
 use crate::consume::{Chunk, Rebalance, Source, Taken};
 use crate::health::Health;
@@ -49,7 +51,7 @@ pub(crate) struct Pump {
     pub(crate) source: Source,
     pub(crate) map: Receiver<MapEvent>,
     pub(crate) table: JoinTable,
-    pub(crate) topics: Topics,
+    pub(crate) topics: GroupTopics,
     pub(crate) writer: Writer,
     pub(crate) format: Format,
     pub(crate) commit_interval: Duration,
@@ -65,10 +67,6 @@ pub(crate) struct State {
     chunk: Chunk,
     positions: Positions,
     assigned: BTreeSet<i32>,
-    /// The topics of the groups, by [`GroupId`].
-    outgoing: Vec<Option<DerivedTopic>>,
-    /// Groups whose topics are not known to be there.
-    missing: BTreeSet<usize>,
     buffer: Vec<u8>,
     /// Records in the open transaction, and since when it is open or the last one was committed.
     written: u64,
@@ -85,8 +83,6 @@ impl State {
             chunk: Chunk::new(),
             positions: Positions::default(),
             assigned: BTreeSet::new(),
-            outgoing: Vec::new(),
-            missing: BTreeSet::new(),
             buffer: Vec::with_capacity(4096),
             written: 0,
             since: now,
@@ -157,7 +153,7 @@ impl Pump {
                 let applied = self.table.apply(&asset, entry.as_ref());
                 if let Some(group) = applied.appeared {
                     info!(group = %self.table.name(group), "a group has its first asset");
-                    self.state.missing.insert(group.index());
+                    self.topics.want(group);
                 }
                 if let Some(group) = applied.emptied {
                     info!(group = %self.table.name(group), "a group has lost its last asset; its topic stays");
@@ -181,44 +177,22 @@ impl Pump {
     /// Makes sure that all groups have their topics. While one is missing nothing is read: its records
     /// could not be written, and passing them over would lose them.
     fn ensure_topics(&mut self) -> Result<bool, DeriveError> {
-        if self.state.missing.is_empty() {
+        if self.topics.are_ready() {
             return Ok(true);
         }
         // Creating topics can take longer than a transaction may stay open.
         self.commit()?;
-        let groups: Vec<GroupId> = self
-            .table
-            .groups()
-            .filter(|group| self.state.missing.contains(&group.index()))
-            .collect();
-        let names: Vec<String> = groups
-            .iter()
-            .map(|group| self.table.name(*group).topic())
-            .collect();
-        let partitions = match self.topics.ensure(&names) {
-            Ok(partitions) => partitions,
-            Err(error) => {
-                self.metrics.kafka_error();
-                let why = format!(
-                    "derived topics cannot be created: {error}; grant this program CREATE on the topics asset_stream_*, or create {}",
-                    names.first().map_or("", String::as_str)
-                );
-                if let Some(held_back) = self.state.log.allow() {
-                    warn!(held_back, "{why}");
-                }
-                self.health.pending("topics", why);
-                return Ok(false);
+        if let Err(error) = self.topics.ensure(&self.table, self.writer.producer()) {
+            self.metrics.kafka_error();
+            let why = format!(
+                "derived topics cannot be created: {error}; allow this program to create and write the topics asset_stream_*"
+            );
+            if let Some(held_back) = self.state.log.allow() {
+                warn!(held_back, "{why}");
             }
-        };
-        for ((group, name), partitions) in groups.iter().zip(&names).zip(partitions) {
-            let index = group.index();
-            if self.state.outgoing.len() <= index {
-                self.state.outgoing.resize_with(index + 1, || None);
-            }
-            self.state.outgoing[index] =
-                DerivedTopic::new(self.writer.producer(), name, partitions);
+            self.health.pending("topics", why);
+            return Ok(false);
         }
-        self.state.missing.clear();
         self.health.settled("topics");
         Ok(true)
     }
@@ -318,15 +292,17 @@ impl Pump {
                     self.writer.begin()?;
                     (state.written, state.since) = (0, Instant::now());
                 }
-                // Every group in the table has its topic: `ensure_topics` comes before.
-                if let Some(Some(topic)) = state.outgoing.get(routed.group.index()) {
-                    let mut headers = state.chunk.headers(at);
-                    while let Err(code) = topic.enqueue(&outgoing, &mut headers) {
-                        if let Some(error) = self.writer.judge(code) {
-                            return Err(error);
-                        }
-                        std::thread::sleep(FULL_WAIT);
+                // Every group in the table has its topic, since `ensure_topics` comes first.
+                let gone = WriteError::Abort(KafkaError::MessageProduction(
+                    RDKafkaErrorCode::UnknownTopic,
+                ));
+                let topic = self.topics.get(routed.group).ok_or(gone)?;
+                let mut headers = state.chunk.headers(at);
+                while let Err(code) = topic.enqueue(&outgoing, &mut headers) {
+                    if let Some(error) = self.writer.judge(code) {
+                        return Err(error);
                     }
+                    std::thread::sleep(FULL_WAIT);
                 }
                 state.written += 1;
                 self.derived.written.inc();
@@ -356,7 +332,10 @@ impl Pump {
         if offsets.is_empty() && !self.writer.is_open() {
             return Ok(());
         }
-        let (offsets, group) = self.source.offsets_for_transaction(&offsets)?;
+        let Some((offsets, group)) = self.source.offsets_for_transaction(&offsets)? else {
+            warn!("the group has taken all partitions away; what was read of them is given up");
+            return self.give_up();
+        };
         match self.writer.commit(&offsets, &group) {
             Ok(()) => {
                 self.state.positions.committed();
@@ -375,9 +354,9 @@ impl Pump {
         self.metrics.kafka_error();
         self.give_up()?;
         // Perhaps a topic was removed under us.
-        self.state
-            .missing
-            .extend(self.table.groups().map(GroupId::index));
+        for group in self.table.groups() {
+            self.topics.want(group);
+        }
         std::thread::sleep(RETRY);
         Ok(())
     }

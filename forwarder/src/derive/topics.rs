@@ -20,7 +20,7 @@ const AT_ONCE: usize = 100;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a topic just created may be unknown to the broker that is asked.
-const PROPAGATION: Duration = Duration::from_secs(10);
+const PROPAGATION: Duration = Duration::from_secs(30);
 const PROPAGATION_POLL: Duration = Duration::from_millis(50);
 
 /// What a derived topic is like where it has to be created.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ofa_crds::kafka::KafkaSettings;
 use rdkafka::TopicPartitionList;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::consumer::{ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
@@ -22,8 +22,9 @@ use crate::health::Health;
 const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// A member that vanishes in the middle of a transaction holds readers back for this long at most; one that
-/// comes back under its name ends it at once. Longer than a broker needs to be replaced by another.
-const TRANSACTION_TIMEOUT_MS: &str = "15000";
+/// comes back under its name ends it at once. Longer than a broker needs to be replaced by another, and than a
+/// busy one needs to mark the end of a transaction in thousands of partitions.
+const TRANSACTION_TIMEOUT_MS: &str = "60000";
 
 /// Records and kilobytes written ahead of the broker.
 const QUEUED_MESSAGES: &str = "200000";
@@ -62,6 +63,9 @@ impl ClientContext for Context {
         debug!(target: "librdkafka", %error, reason);
     }
 }
+
+// For readers outside of a group.
+impl ConsumerContext for Context {}
 
 impl ProducerContext for Context {
     type DeliveryOpaque = ();
