@@ -29,7 +29,7 @@ use super::{Condition, Resources, Spread};
         printcolumn = r#"{"name":"Version","type":"string","jsonPath":".spec.version","priority":1}"#,
         printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
         validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name may have at most 40 characters, since the names of its nodes and objects are made from it; choose a shorter name (spec.clusterName sets the name on the hash ring)"),
-        validation = Rule::new("self.spec.?clusterName.orValue(self.metadata.name) == oldSelf.spec.?clusterName.orValue(oldSelf.metadata.name)").message("spec.clusterName decides which assets the shard has and cannot change; create a shard of the new name and delete this one"),
+        validation = Rule::new("has(self.spec.clusterName) == has(oldSelf.spec.clusterName) && (!has(self.spec.clusterName) || self.spec.clusterName == oldSelf.spec.clusterName)").message("spec.clusterName decides which assets the shard has and cannot change; create a shard of the new name and delete this one"),
         validation = Rule::new("int(self.spec.version.split('.')[0]) * 1000000 + int(self.spec.version.split('.')[1]) * 1000 + int(self.spec.version.split('.')[2]) >= 2012007").message("nats-server before 2.12.7 has published security advisories; set spec.version to 2.12.7 or newer"),
     )
 )]
