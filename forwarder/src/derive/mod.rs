@@ -18,7 +18,7 @@
 //! written twice; and its restart reads one record for each group and partition. A transaction's price is one
 //! marker in each partition written to since the last commit, at most one for each batch of records, and that
 //! readers with `isolation.level=read_committed` (librdkafka's default) see events when they are committed: after
-//! the commit interval while the source is quiet, up to half a second in a backlog.
+//! the commit interval while the source is quiet, up to a second in a backlog.
 
 mod enqueue;
 #[cfg(test)]

@@ -31,8 +31,8 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// Most records of a transaction, and its longest time while more keep coming: a commit costs the brokers a
 /// marker in each partition written to, and what is aborted has to be read again.
-const MAX_RECORDS: u64 = 100_000;
-const MAX_AGE: Duration = Duration::from_millis(500);
+const MAX_RECORDS: u64 = 200_000;
+const MAX_AGE: Duration = Duration::from_millis(1000);
 
 /// How often offsets are committed while nothing is written, since no asset read has a group.
 const IDLE_COMMIT: Duration = Duration::from_secs(1);
@@ -71,6 +71,8 @@ pub(crate) struct State {
     /// Records in the open transaction, and since when it is open or the last one was committed.
     written: u64,
     since: Instant,
+    /// How long the last commit took.
+    commit_took: Duration,
     events_at: Instant,
     reported_at: Instant,
     log: LogLimit,
@@ -86,6 +88,7 @@ impl State {
             buffer: Vec::with_capacity(4096),
             written: 0,
             since: now,
+            commit_took: Duration::ZERO,
             events_at: now,
             reported_at: now,
             log: LogLimit::default(),
@@ -315,10 +318,12 @@ impl Pump {
     fn commit_when_due(&mut self) -> Result<(), DeriveError> {
         let age = self.state.since.elapsed();
         let more_comes = self.state.chunk.is_full();
+        // A commit that takes long, with many groups say, is not followed by the next at once.
+        let interval = self.commit_interval.max(self.state.commit_took);
         let due = if self.writer.is_open() {
             self.state.written >= MAX_RECORDS
                 || age >= MAX_AGE
-                || (age >= self.commit_interval && !more_comes)
+                || (age >= interval && !more_comes)
         } else {
             age >= IDLE_COMMIT
         };
@@ -338,6 +343,7 @@ impl Pump {
         };
         match self.writer.commit(&offsets, &group) {
             Ok(()) => {
+                self.state.commit_took = self.state.since.elapsed();
                 self.state.positions.committed();
                 self.derived.transaction(Outcome::Committed);
                 Ok(())

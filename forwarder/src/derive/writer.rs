@@ -27,11 +27,12 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 const TRANSACTION_TIMEOUT_MS: &str = "60000";
 
 /// Records and kilobytes written ahead of the broker.
-const QUEUED_MESSAGES: &str = "200000";
+const QUEUED_MESSAGES: &str = "300000";
 const QUEUED_KILOBYTES: &str = "131072";
 
-/// Long enough for full batches; a commit does not wait for it.
-const LINGER_MS: &str = "20";
+/// Longer than a transaction: each partition gets its records in one batch, when the commit sends what is there
+/// or a batch is full, since with hundreds of groups the cost is that of the number of batches.
+const LINGER_MS: &str = "2000";
 
 /// Why a transaction came to nothing.
 #[derive(Debug, Error)]

@@ -1,0 +1,234 @@
+//! `forwarder derive` is killed, frozen and started again under load: each group's topic must have each of its
+//! events once, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ofa_crds::GroupName;
+use ofa_e2e::kafka::{Broker, Record};
+use ofa_e2e::process::Process;
+use ofa_e2e::{http, ports, tools, wait};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::{Message as _, Offset, TopicPartitionList};
+use rustix::process::Signal;
+use tokio::time::sleep;
+
+const SOURCE: &str = "ofa_assets";
+const MAP: &str = "asset_to_uns_map_topic";
+const GROUP: &str = "derive";
+const PARTITIONS: i32 = 3;
+const GROUPS: [&str; 5] = [
+    "Weld",
+    "weld",
+    "WC-1",
+    "Halle 3/Süd",
+    "'; DROP STREAM x; --",
+];
+const ASSETS: usize = 40;
+
+/// Long enough for a member to be missed and a transaction of a dead one to be given up, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(90);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_moment_it_loses_and_repeats_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let broker = Broker::start(folder.path()).await?;
+    broker.create_topic(SOURCE, PARTITIONS).await?;
+    broker.create_topic(MAP, 1).await?;
+    for asset in 0..ASSETS {
+        register(
+            &broker,
+            &format!("asset-{asset}"),
+            GROUPS[asset % GROUPS.len()],
+        )?;
+    }
+    let mut one = Member::start(&broker, "d1", folder.path()).await?;
+    let mut other = Member::start(&broker, "d2", folder.path()).await?;
+    let load = Load::start(&broker);
+
+    for round in 0..5_u64 {
+        // At another point of the transactions each time.
+        sleep(Duration::from_millis(700 + 37 * round)).await;
+        one.process.kill()?;
+        one = Member::start(&broker, "d1", folder.path()).await?;
+    }
+    other.process.kill()?;
+    sleep(Duration::from_secs(2)).await;
+    // Frozen for longer than the group waits for it: what it then tries to go on with is another's.
+    one.process.signal(Signal::STOP)?;
+    other = Member::start(&broker, "d2", folder.path()).await?;
+    sleep(Duration::from_secs(10)).await;
+    one.process.signal(Signal::CONT)?;
+    sleep(Duration::from_secs(2)).await;
+
+    let late = "late-asset";
+    register(&broker, late, "Late")?;
+    wait::until("the late group's topic", LIMIT, async || {
+        Ok(broker.ends(&topic("Late")).is_ok())
+    })
+    .await?;
+    sleep(Duration::from_secs(1)).await;
+    let mut sent = load.stop()?;
+    let events: Vec<Record> = (0..100).map(|sequence| event(late, sequence)).collect();
+    broker.produce(SOURCE, &events)?;
+    sent.insert(late.to_owned(), 100);
+
+    let ends = broker.ends(SOURCE)?;
+    wait::until("everything to be derived", LIMIT, async || {
+        Ok(broker.committed(GROUP, SOURCE)? == ends)
+    })
+    .await?;
+    let received = read_committed(&broker)?;
+    for (asset, count) in &sent {
+        let expected: Vec<u64> = (0..*count).collect();
+        let found = received.get(asset).map_or(&[][..], Vec::as_slice);
+        ensure!(found == expected, "{asset}: {}", differences(found, *count));
+    }
+    ensure!(
+        received.len() == sent.len(),
+        "events of assets without group"
+    );
+    drop((one, other));
+    Ok(())
+}
+
+/// What is wrong with an asset's events, in a few words.
+fn differences(found: &[u64], count: u64) -> String {
+    let seen: BTreeSet<u64> = found.iter().copied().collect();
+    let missing = count - u64::try_from(seen.len()).unwrap_or(count);
+    let twice = found.len() - seen.len();
+    format!(
+        "of {count} events {missing} are missing and {twice} there twice, ordered: {}",
+        found.is_sorted()
+    )
+}
+
+fn topic(group: &str) -> String {
+    group.parse::<GroupName>().expect("a group's name").topic()
+}
+
+fn register(broker: &Broker, asset: &str, group: &str) -> Result<()> {
+    let value = serde_json::json!({"UNS_LEVELS": {"workcenter": group}}).to_string();
+    let record = Record {
+        key: Some(asset.into()),
+        value: Some(value.into()),
+        partition: 0,
+    };
+    broker.produce(MAP, &[record])
+}
+
+fn event(asset: &str, sequence: u64) -> Record {
+    let partition = asset.bytes().map(i32::from).sum::<i32>() % PARTITIONS;
+    Record {
+        key: Some(asset.into()),
+        value: Some(
+            format!(r#"{{"ID":"n","VALUE":{sequence},"TAG":"Count","TYPE":"Samples"}}"#).into(),
+        ),
+        partition,
+    }
+}
+
+/// One `forwarder derive`.
+struct Member {
+    process: Process,
+}
+
+impl Member {
+    async fn start(broker: &Broker, name: &str, folder: &Path) -> Result<Self> {
+        let address = ports::free()?;
+        let mut command = tools::own("forwarder")?;
+        command
+            .arg("derive")
+            .env("KAFKA_BROKER", broker.address())
+            .env("KAFKA_GROUP", GROUP)
+            .env("KAFKA_AUTO_OFFSET_RESET", "earliest")
+            .env("APP_UUID", name)
+            .env("BIND_ADDRESS", address.ip().to_string())
+            .env("PORT", address.port().to_string());
+        let mut process = Process::start(name, folder, command)?;
+        wait::until("a member to be ready", LIMIT, async || {
+            if let Some(status) = process.ended()? {
+                anyhow::bail!("{name} has ended ({status}): {}", process.tail(5));
+            }
+            let answer = http::get(address, "/ready").await;
+            Ok(answer.is_ok_and(|(status, _)| status == 200))
+        })
+        .await?;
+        Ok(Self { process })
+    }
+}
+
+/// Events of all assets, numbered by asset, until told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Result<BTreeMap<String, u64>>>,
+}
+
+impl Load {
+    fn start(broker: &Broker) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (broker, stopped) = (broker.twin(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let mut sequence = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                let round = sequence..sequence + 5;
+                let events: Vec<Record> = round
+                    .flat_map(|n| (0..ASSETS).map(move |asset| event(&format!("asset-{asset}"), n)))
+                    .collect();
+                broker.produce(SOURCE, &events)?;
+                sequence += 5;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Ok((0..ASSETS)
+                .map(|asset| (format!("asset-{asset}"), sequence))
+                .collect())
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) -> Result<BTreeMap<String, u64>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().ok().context("the load broke down")?
+    }
+}
+
+/// The numbers of each asset's events in its group's topic, as a reader of committed records finds them.
+fn read_committed(broker: &Broker) -> Result<BTreeMap<String, Vec<u64>>> {
+    let consumer: BaseConsumer = broker
+        .settings()
+        .client_config()?
+        .set("group.id", "reader")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .create()?;
+    let mut list = TopicPartitionList::new();
+    for group in GROUPS.into_iter().chain(["Late"]) {
+        for partition in 0..PARTITIONS {
+            list.add_partition_offset(&topic(group), partition, Offset::Beginning)?;
+        }
+    }
+    consumer.assign(&list)?;
+    let (mut open, mut received) = (list.count(), BTreeMap::<String, Vec<u64>>::new());
+    while open > 0 {
+        match consumer
+            .poll(LIMIT)
+            .context("neither a record nor an end")?
+        {
+            Ok(record) => {
+                let asset = String::from_utf8(record.key().context("no key")?.to_vec())?;
+                let value: serde_json::Value =
+                    serde_json::from_slice(record.payload().context("no value")?)?;
+                let sequence = value["VALUE"].as_u64().context("no number")?;
+                received.entry(asset).or_default().push(sequence);
+            }
+            Err(KafkaError::PartitionEOF(_)) => open -= 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(received)
+}

@@ -1,0 +1,245 @@
+//! What `forwarder derive` costs: writes a backlog to Kafka, lets it be derived, and tells the CPU time.
+//!
+//!     cargo build --release -p ofa-forwarder --bins --examples
+//!     KAFKA_BROKER=127.0.0.1:9092 BROKER_PID=$(pgrep -f kafka.Kafka) target/release/examples/derive_bench 10 1000000
+//!
+//! Arguments: number of groups, number of events. Prints one line.
+#![allow(clippy::print_stdout, reason = "the line it prints is its result")]
+
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ofa_crds::GroupName;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+/// As in the measurements of ksqlDB that these are compared with.
+const PARTITIONS: i32 = 3;
+const EVENT_BYTES: usize = 200;
+
+/// At least two assets in each of 1,000 groups.
+const ASSETS: usize = 2000;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let groups: usize = arguments.next().context("groups?")?.parse()?;
+    let events: usize = arguments.next().context("events?")?.parse()?;
+    let bench = Bench {
+        broker: std::env::var("KAFKA_BROKER")?,
+        run: format!("bench{}", std::process::id()),
+        groups,
+        events,
+    };
+    bench.create_topics().await?;
+    bench.load()?;
+    let broker_pid: Option<u32> = std::env::var("BROKER_PID")
+        .ok()
+        .map(|pid| pid.trim().parse())
+        .transpose()?;
+    let broker_before = broker_pid.map(cpu_seconds).transpose()?;
+    let began = Instant::now();
+    let mut derive = bench.start()?;
+    let ready = bench.wait(1)?;
+    bench.wait(events)?;
+    let took = began.elapsed();
+    let cpu = cpu_seconds(derive.id())?;
+    let broker_cpu = broker_pid
+        .map(cpu_seconds)
+        .transpose()?
+        .zip(broker_before)
+        .map(|(after, before)| after - before);
+    derive.kill()?;
+    derive.wait()?;
+    let found = bench.count()?;
+    let million = 1e6 / f64::from(u32::try_from(events)?);
+    println!(
+        "groups={groups} events={events} derived={found} wall_s={:.1} first_commit_s={:.1} cpu_s_per_million={:.2} broker_cpu_s_per_million={:.2}",
+        took.as_secs_f64(),
+        ready.duration_since(began).as_secs_f64(),
+        cpu * million,
+        broker_cpu.unwrap_or(f64::NAN) * million,
+    );
+    Ok(())
+}
+
+struct Bench {
+    broker: String,
+    run: String,
+    groups: usize,
+    events: usize,
+}
+
+impl Bench {
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.broker)
+            .set("group.id", &self.run);
+        config
+    }
+
+    fn source(&self) -> String {
+        format!("{}_assets", self.run)
+    }
+
+    fn map(&self) -> String {
+        format!("{}_map", self.run)
+    }
+
+    fn group(&self, index: usize) -> String {
+        format!("{}_{}", self.run, index % self.groups)
+    }
+
+    async fn create_topics(&self) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.config().create()?;
+        let (source, map) = (self.source(), self.map());
+        let topics = [
+            NewTopic::new(&source, PARTITIONS, TopicReplication::Fixed(1)),
+            NewTopic::new(&map, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact"),
+        ];
+        for result in admin.create_topics(&topics, &AdminOptions::new()).await? {
+            result.map_err(|(topic, code)| anyhow::anyhow!("{topic}: {code}"))?;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(())
+    }
+
+    /// Writes the map and the events.
+    fn load(&self) -> Result<()> {
+        let producer: ThreadedProducer<DefaultProducerContext> =
+            self.config().set("linger.ms", "50").create()?;
+        for asset in 0..ASSETS {
+            let level = format!(
+                r#"{{"UNS_LEVELS":{{"workcenter":"{}"}}}}"#,
+                self.group(asset)
+            );
+            send(&producer, &self.map(), &format!("asset-{asset}"), &level)?;
+        }
+        let source = self.source();
+        for event in 0..self.events {
+            let mut value = format!(
+                r#"{{"ID":"temp","VALUE":{event},"TAG":"Temperature","TYPE":"Samples","attributes":{{"timestamp":"2026-01-02T03:04:05.678Z","pad":""#
+            );
+            value.extend(std::iter::repeat_n(
+                'x',
+                EVENT_BYTES.saturating_sub(value.len() + 3),
+            ));
+            value.push_str(r#""}}"#);
+            send(
+                &producer,
+                &source,
+                &format!("asset-{}", event * 7 % ASSETS),
+                &value,
+            )?;
+        }
+        producer.flush(TIMEOUT)?;
+        Ok(())
+    }
+
+    fn start(&self) -> Result<Child> {
+        let program = std::env::current_exe()?.with_file_name("../forwarder");
+        Command::new(program)
+            .args([
+                "derive",
+                "--topic",
+                &self.source(),
+                "--map-topic",
+                &self.map(),
+                "--group",
+                &self.run,
+            ])
+            .args([
+                "--kafka-broker",
+                &self.broker,
+                "--offset-reset",
+                "earliest",
+                "--port",
+                "0",
+            ])
+            .args(["--bind", "127.0.0.1", "--log-level", "warn"])
+            .spawn()
+            .context("build the forwarder first")
+    }
+
+    /// Waits until this many events are committed.
+    fn wait(&self, events: usize) -> Result<Instant> {
+        let consumer: BaseConsumer = self.config().create()?;
+        loop {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_range(&self.source(), 0, PARTITIONS - 1);
+            // The group's coordinator may not be chosen yet.
+            let committed = consumer.committed_offsets(list, TIMEOUT);
+            let offsets: usize = committed
+                .iter()
+                .flat_map(|list| list.elements())
+                .map(|element| match element.offset() {
+                    Offset::Offset(offset) => usize::try_from(offset).unwrap_or(0),
+                    _ => 0,
+                })
+                .sum();
+            if offsets >= events {
+                return Ok(Instant::now());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// What a reader of committed records finds.
+    fn count(&self) -> Result<usize> {
+        let consumer: BaseConsumer = self.config().set("enable.partition.eof", "true").create()?;
+        let mut list = TopicPartitionList::new();
+        for index in 0..self.groups {
+            let topic = self.group(index).parse::<GroupName>()?.topic();
+            for partition in 0..PARTITIONS {
+                list.add_partition_offset(&topic, partition, Offset::Beginning)?;
+            }
+        }
+        consumer.assign(&list)?;
+        let (mut open, mut found) = (list.count(), 0);
+        while open > 0 {
+            match consumer.poll(TIMEOUT).context("no record and no end")? {
+                Ok(_) => found += 1,
+                Err(rdkafka::error::KafkaError::PartitionEOF(_)) => open -= 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn send(
+    producer: &ThreadedProducer<DefaultProducerContext>,
+    topic: &str,
+    key: &str,
+    value: &str,
+) -> Result<()> {
+    while producer
+        .send(BaseRecord::to(topic).key(key).payload(value))
+        .is_err()
+    {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// User and system time of a process so far.
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    /// Linux has counted in hundredths of a second for every architecture since 2.6.
+    const TICKS: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat
+        .rsplit(") ")
+        .next()
+        .context("stat")?
+        .split(' ')
+        .collect();
+    let ticks = |index: usize| -> Result<f64> { Ok(fields.get(index).context("stat")?.parse()?) };
+    Ok((ticks(11)? + ticks(12)?) / TICKS)
+}
