@@ -3,11 +3,13 @@
 //!
 //! A test is a [`scene::scenario`]; what it can put on the stage is in [`scene::Scene`].
 
+pub mod bench;
 pub mod forwarder;
 pub mod http;
 pub mod kafka;
 pub mod load;
 pub mod nats;
+pub mod operator;
 pub mod ports;
 pub mod process;
 pub mod report;

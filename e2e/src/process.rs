@@ -135,19 +135,28 @@ impl Process {
     /// # Errors
     /// When the process has ended.
     pub fn cpu_time(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))
-            .context("the process has ended")?;
-        // Fields 14 and 15, counted behind the program's name, which may hold spaces.
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        let ticks: u64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|ticks| ticks.parse::<u64>().ok())
-            .sum();
-        let per_second = rustix::param::clock_ticks_per_second();
-        Ok(Duration::from_millis(ticks * 1000 / per_second))
+        cpu_time(self.child.id())
     }
+}
+
+/// Processor time that a process has used so far, user and system, all threads.
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    let stat =
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).context("the process has ended")?;
+    // Fields 14 and 15, counted behind the program's name, which may hold spaces.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<u64>().ok())
+        .sum();
+    Ok(Duration::from_millis(
+        ticks * 1000 / rustix::param::clock_ticks_per_second(),
+    ))
 }
 
 impl Drop for Process {
@@ -186,7 +195,7 @@ fn open_log(path: &Path) -> Result<File> {
 }
 
 /// A shell that outlives this process by a moment: when its input closes, for whatever reason, it kills what is left
-/// and removes folders. `Drop` alone would leave servers behind after a `kill -9` or an abort of the test.
+/// and removes folders, with the processes that run below them: those that an operator has started. `Drop` alone would leave servers behind after a `kill -9` or an abort of the test.
 struct Reaper {
     input: Mutex<Option<std::process::ChildStdin>>,
 }
@@ -202,7 +211,14 @@ while read -r kind what; do
 done
 for pid in $pids; do kill -KILL -- "-$pid" 2>/dev/null; done
 [ -n "$pids" ] && sleep 0.2
-for folder in $folders; do rm -rf "$folder"; done
+for folder in $folders; do
+  for process in /proc/[0-9]*; do
+    case $(readlink "$process/cwd") in
+      "$folder"/*) kill -KILL "${process#/proc/}" 2>/dev/null ;;
+    esac
+  done
+  rm -rf "$folder"
+done
 "#;
 
 fn reaper() -> &'static Reaper {

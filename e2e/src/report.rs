@@ -176,3 +176,80 @@ impl Counts {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use ofa_crds::Cursor;
+
+    use super::*;
+    use crate::load;
+
+    fn event(offset: u64, prev: Option<u64>) -> Event {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        Event {
+            cursor: Some(Cursor {
+                topic: "t".to_owned(),
+                partition: 0,
+                offset,
+            }),
+            prev,
+            asset: "a".to_owned(),
+            id: "count".to_owned(),
+            payload: load::event(offset, at).into(),
+            received_at: at,
+        }
+    }
+
+    fn expected(events: u64) -> Expected {
+        let mut expected = Expected::default();
+        for offset in 0..events {
+            let value = load::event(offset, jiff::Timestamp::UNIX_EPOCH);
+            expected.record(0, offset, Some(b"a"), Some(value.as_bytes()));
+        }
+        expected
+    }
+
+    fn verdict(received: &[u64]) -> Verdict {
+        let log = received
+            .iter()
+            .map(|&offset| event(offset, offset.checked_sub(1)))
+            .collect();
+        of_records(&expected(4), &[log])
+    }
+
+    #[test]
+    fn repetitions_are_no_fault_once_they_are_dropped() {
+        let verdict = verdict(&[0, 1, 2, 1, 2, 3]);
+        assert_eq!((verdict.messages, verdict.duplicates_before), (6, 2));
+        verdict.must_be_perfect().unwrap();
+    }
+
+    #[test]
+    fn a_missing_event_is_a_fault_unless_it_was_announced() {
+        let announced = verdict(&[0, 3]);
+        assert!(announced.must_be_perfect().is_err());
+        announced.must_be_honest().unwrap();
+        assert!(verdict(&[0, 1, 2]).must_be_honest().is_err());
+    }
+
+    #[test]
+    fn an_event_that_comes_after_a_later_one_is_a_fault() {
+        assert!(verdict(&[0, 2, 1, 3]).must_be_honest().is_err());
+    }
+
+    #[test]
+    fn nothing_expected_proves_nothing() {
+        let verdict = of_records(&Expected::default(), &[Vec::new()]);
+        assert!(verdict.must_be_perfect().is_err());
+    }
+
+    /// The cursors may lie, as when a forwarder numbers anew: the payload's own count does not.
+    #[test]
+    fn the_count_in_the_payload_is_looked_at_too() {
+        let mut wrong = event(1, Some(0));
+        wrong.payload = load::event(0, jiff::Timestamp::UNIX_EPOCH).into();
+        let log = vec![event(0, None), wrong, event(2, Some(1)), event(3, Some(2))];
+        assert!(of_records(&expected(4), &[log]).must_be_honest().is_err());
+    }
+}

@@ -23,16 +23,33 @@ impl Router {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub async fn start(shards: &[(String, String)], folder: &Path) -> Result<Self> {
+    pub async fn of_shards(shards: &[(String, String)], folder: &Path) -> Result<Self> {
+        let variables = shards
+            .iter()
+            .map(|(name, urls)| (format!("NATS_CLUSTER_{name}"), urls.clone()));
+        Self::start(variables.collect(), folder).await
+    }
+
+    /// Starts a router that follows a pool's shard map, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn of_pool(broker: &str, pool: &str, folder: &Path) -> Result<Self> {
+        let variables = vec![
+            ("KAFKA_BROKER".to_owned(), broker.to_owned()),
+            ("FORWARDER_POOL".to_owned(), pool.to_owned()),
+        ];
+        Self::start(variables, folder).await
+    }
+
+    async fn start(variables: Vec<(String, String)>, folder: &Path) -> Result<Self> {
         let address = ports::free()?;
         let mut command = tools::own("serving")?;
         command
             .arg("router")
             .env("BIND_ADDRESS", address.ip().to_string())
-            .env("PORT", address.port().to_string());
-        for (name, urls) in shards {
-            command.env(format!("NATS_CLUSTER_{name}"), urls);
-        }
+            .env("PORT", address.port().to_string())
+            .envs(variables);
         let process = Process::start("router", folder, command)?;
         wait::until("the router to be ready", READY_TIMEOUT, async || {
             Ok(http::get(address, "/ready")

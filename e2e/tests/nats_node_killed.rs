@@ -75,3 +75,40 @@ async fn what_is_committed_has_reached_a_second_node() {
     })
     .await;
 }
+
+/// That the test above can fail: here the forwarder knows one node only, so it takes that node's own word. The other
+/// node does not hear of what is published, and what is committed dies with the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_nodes_word_would_not_do() {
+    scenario("one-witness", async |scene| {
+        let mut shards = scene.shards(1, 2).await?;
+        let mut settings = scene.settings("f1", &shards);
+        settings.shards = vec![("C1".to_owned(), shards[0].nodes()[0].url())];
+        let mut forwarder = scene.start(settings)?;
+        forwarder.wait_ready().await?;
+        let survivor = Recorder::start(&shards[0].nodes()[1]).await?;
+        shards[0].freeze(1)?;
+        // More than fits into the buffers of the connection between the nodes.
+        let load = scene.load(Pace {
+            assets: 200,
+            rate: 15_000,
+        })?;
+        sleep(Duration::from_secs(5)).await;
+        shards[0].kill(0)?;
+        forwarder.kill()?;
+        shards[0].thaw(1)?;
+        load.stop()?;
+
+        let confirmed = scene
+            .broker()
+            .expected(scene.topic(), &scene.committed()?)?;
+        let verdict = scene.verdict(&confirmed, &[&survivor]).await;
+        ensure!(
+            verdict.after.lost > 0,
+            "nothing was lost, so this proves nothing"
+        );
+        ensure!(verdict.must_be_perfect().is_err(), "a loss goes unnoticed");
+        Ok(())
+    })
+    .await;
+}

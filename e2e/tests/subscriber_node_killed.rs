@@ -18,7 +18,7 @@ use tokio::time::sleep;
 async fn what_a_subscriber_misses_is_announced() {
     scenario("subscriber-node-killed", async |scene| {
         let mut shards = scene.shards(1, 2).await?;
-        let router = Router::start(&Settings::urls_of(&shards), scene.folder()).await?;
+        let router = Router::of_shards(&Settings::urls_of(&shards), scene.folder()).await?;
         let follower = Follower::start(router.url(), shards[0].name(), "follower").await?;
         shards[0].node_of_client("follower").await?;
         let _forwarder = scene.forwarder("f1", &shards).await?;

@@ -1,0 +1,116 @@
+//! `make bench`: figures of the forwarder, each beside what this machine allows at best.
+//!
+//! The ceiling ([`ceiling`]) does the least that has to be done between Kafka and NATS, on the same records, broker and
+//! nodes, in turns with the forwarder. A ratio is the forwarder's figure divided by the ceiling's; where there is no
+//! ceiling, divided by the target.
+
+pub mod ceiling;
+mod input;
+mod latency;
+mod protocol;
+mod records;
+mod throughput;
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::kafka::Broker;
+use crate::{process, tools};
+
+/// Measures the forwarder beside a ceiling; prints `bench <name> <figure> <unit> ratio=<x>` lines
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Bench {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the ceiling alone, on a topic and nodes that are there
+    Ceiling(ceiling::CeilingArgs),
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Settings {
+    /// Messages of each run
+    #[arg(long, env = "BENCH_MESSAGES", default_value_t = 1_000_000)]
+    messages: u64,
+    /// Bytes of each message
+    #[arg(long, env = "BENCH_BYTES", default_value_t = 200)]
+    bytes: usize,
+    /// Assets the messages are spread over
+    #[arg(long, env = "BENCH_ASSETS", default_value_t = 10_000)]
+    assets: u64,
+    /// Turns of ceiling and forwarder; the median counts
+    #[arg(long, env = "BENCH_ROUNDS", default_value_t = 3)]
+    rounds: usize,
+    /// Seconds over which latency is measured
+    #[arg(long, env = "BENCH_SECONDS", default_value_t = 15)]
+    seconds: u64,
+    /// Another ceiling to run in place of our own: a program that takes `fwd --mode raw --transform ofa ...`
+    #[arg(long, env = "KBENCH")]
+    kbench: Option<std::path::PathBuf>,
+}
+
+impl Bench {
+    /// Runs all benchmarks, or the ceiling alone.
+    ///
+    /// # Errors
+    /// When a server or a program is missing, or something was lost.
+    pub fn run(self) -> Result<()> {
+        if let Some(Command::Ceiling(args)) = self.command {
+            return ceiling::run(&args);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        runtime.block_on(all(&self.settings))
+    }
+}
+
+async fn all(settings: &Settings) -> Result<()> {
+    // Said before anything is measured.
+    tools::own("forwarder")?;
+    let folder = tempfile::Builder::new().prefix("ofa-bench-").tempdir()?;
+    process::remove_at_end(folder.path())?;
+    let broker_folder = subfolder(folder.path(), "kafka")?;
+    let broker = Broker::start(&broker_folder).await?;
+    broker.create_topic(input::TOPIC, input::PARTITIONS).await?;
+    input::fill(&broker, settings)?;
+    for nodes in [1, 2] {
+        let folder = subfolder(folder.path(), &format!("{nodes}-node"))?;
+        throughput::measure(settings, &broker, nodes, &folder).await?;
+    }
+    latency::measure(settings, &broker, &subfolder(folder.path(), "latency")?).await
+}
+
+fn subfolder(folder: &Path, name: &str) -> Result<std::path::PathBuf> {
+    let path = folder.join(name);
+    std::fs::create_dir(&path).context("a folder for a benchmark")?;
+    Ok(path)
+}
+
+/// One line for people and scripts.
+fn print(name: &str, figure: f64, unit: &str, ratio: f64) -> Result<()> {
+    let digits = if figure >= 1000.0 { 0 } else { 2 };
+    let mut out = std::io::stdout();
+    writeln!(
+        out,
+        "bench {name} {figure:.digits$} {unit} ratio={ratio:.2}"
+    )?;
+    Ok(out.flush()?)
+}
+
+/// The middle one; the upper middle of an even number.
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,88 @@
+//! `kill -9` of the operator, and its return, while everything it has put up is at work.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use ofa_e2e::load::Pace;
+use ofa_e2e::operator::Operator;
+use ofa_e2e::report;
+use ofa_e2e::router::Router;
+use ofa_e2e::scene::{Scene, say, scenario};
+use ofa_e2e::watch::Follower;
+use tokio::time::sleep;
+
+const SHARD: &str = "
+apiVersion: fanout.openfactory.io/v1alpha1
+kind: NatsShard
+metadata: { name: NAME, namespace: factory, labels: { plant: p } }
+spec: { nodes: 2 }
+";
+
+const POOL: &str = "
+apiVersion: fanout.openfactory.io/v1alpha1
+kind: ForwarderPool
+metadata: { name: pool, namespace: factory }
+spec:
+  kafka: { bootstrapServers: \"BROKER\" }
+  source: { topic: TOPIC }
+  consumerGroup: GROUP
+  shardSelector: { matchLabels: { plant: p } }
+  replicas: 2
+";
+
+fn resources(scene: &Scene) -> [(&'static str, String); 3] {
+    let pool = POOL
+        .replace("BROKER", &scene.broker().address())
+        .replace("TOPIC", scene.topic())
+        .replace("GROUP", scene.group());
+    [
+        ("line-1.yaml", SHARD.replace("NAME", "line-1")),
+        ("line-2.yaml", SHARD.replace("NAME", "line-2")),
+        ("pool.yaml", pool),
+    ]
+}
+
+/// No event needs the operator: nothing stops, nothing is restarted, nobody is even disconnected.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_data_plane_does_not_notice() {
+    scenario("operator-killed", async |scene| {
+        let mut operator = Operator::start(scene.folder(), &resources(scene))?;
+        operator.wait_settled().await?;
+        let router =
+            Router::of_pool(&scene.broker().address(), "factory.pool", scene.folder()).await?;
+        let first = Follower::start(router.url(), "line-1", "follower-1").await?;
+        let second = Follower::start(router.url(), "line-2", "follower-2").await?;
+        let before = operator.processes()?;
+        ensure!(
+            before.len() == 6,
+            "four nodes and two forwarders were to run: {before:?}"
+        );
+
+        let load = scene.load(Pace::default())?;
+        sleep(Duration::from_secs(1)).await;
+        operator.kill()?;
+        sleep(Duration::from_secs(2)).await;
+        operator.run()?;
+        sleep(Duration::from_secs(2)).await;
+        operator.wait_settled().await?;
+        let after = operator.processes()?;
+        ensure!(
+            after == before,
+            "the new operator has restarted something: {before:?}, then {after:?}"
+        );
+
+        let expected = scene.settle(load).await?;
+        sleep(Duration::from_millis(500)).await;
+        let lists = [&first, &second].map(|it| (it.shard().to_owned(), it.items()));
+        let verdict = report::of_items(&expected, &lists);
+        say(&format!("scenario operator-killed: {verdict}"));
+        verdict.must_be_perfect()?;
+        ensure!(
+            verdict.duplicates_before == 0,
+            "{} events sent twice",
+            verdict.duplicates_before
+        );
+        operator.stop().await
+    })
+    .await;
+}
