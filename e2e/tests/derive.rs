@@ -80,7 +80,9 @@ async fn killed_at_any_moment_it_loses_and_repeats_nothing() -> Result<()> {
 
     let ends = broker.ends(SOURCE)?;
     wait::until("everything to be derived", LIMIT, async || {
-        Ok(broker.committed(GROUP, SOURCE)? == ends)
+        // Kafka does not tell while a transaction that a frozen member left behind is open.
+        let committed = broker.committed(GROUP, SOURCE);
+        Ok(committed.is_ok_and(|committed| committed == ends))
     })
     .await?;
     let received = read_committed(&broker)?;

@@ -24,7 +24,7 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 /// A member that vanishes in the middle of a transaction holds readers back for this long at most; one that
 /// comes back under its name ends it at once. Longer than a broker needs to be replaced by another, and than a
 /// busy one needs to mark the end of a transaction in thousands of partitions.
-const TRANSACTION_TIMEOUT_MS: &str = "60000";
+const TRANSACTION_TIMEOUT_MS: &str = "30000";
 
 /// Records and kilobytes written ahead of the broker.
 const QUEUED_MESSAGES: &str = "300000";
