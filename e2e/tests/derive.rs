@@ -1,5 +1,6 @@
 //! `forwarder derive` is killed, frozen and started again under load: each group's topic must have each of its
 //! events once, in order.
+#![allow(clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
