@@ -2,7 +2,7 @@
 # Variables: OFA_CACHE (where servers and tools are installed), and those named below.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fmt lint generate check-generated
+.PHONY: help demo test bench soak fmt lint generate check-generated
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ test: ## all tests, against real servers
 
 bench: ## the benchmarks, one line each
 	@e2e/tools/bench
+
+soak: ## the simulation of faults with 100,000 schedules
+	@OFA_SIM_SCHEDULES=100000 cargo test --release -p ofa-forwarder --lib simulation
 
 fmt: ## format the code
 	@cargo fmt --all

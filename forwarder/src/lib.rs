@@ -19,6 +19,8 @@ mod pump;
 mod route;
 mod settings;
 mod shards;
+#[cfg(test)]
+mod simulation;
 
 pub use consume::SourceError;
 pub use derive::{DeriveArgs, DeriveError, Format as DerivedFormat, run as derive};

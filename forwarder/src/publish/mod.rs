@@ -11,6 +11,8 @@ pub(crate) use batch::{Batch, Span};
 pub(crate) use connection::Access;
 pub(crate) use session::WitnessMode;
 pub(crate) use shard::{ShardHandle, ShardSettings, spawn};
+#[cfg(test)]
+pub(crate) use window::Window;
 
 /// One destination of records, for the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -103,6 +103,33 @@ impl Window {
     }
 }
 
+/// Mistakes that the simulation puts in on purpose.
+#[cfg(test)]
+impl Window {
+    pub(crate) fn forget(&mut self) {
+        self.batches.clear();
+    }
+
+    pub(crate) fn keep_newest(&mut self) {
+        self.batches.drain(..self.batches.len().saturating_sub(1));
+    }
+
+    pub(crate) fn reverse(&mut self) {
+        self.batches.make_contiguous().reverse();
+    }
+
+    pub(crate) fn skip_markers_before(&mut self, number: u64) {
+        self.markers.retain(|(marker, _)| *marker >= number);
+    }
+
+    pub(crate) fn widen_marker(&mut self, number: u64) {
+        if let Some(marker) = self.markers.front_mut().filter(|marker| marker.0 == number) {
+            self.sent = self.batches.len();
+            marker.1 = self.sent;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -367,6 +367,9 @@ mod tests {
                 // A key written twice is one member to the library and two to us: not what is compared here.
                 let ids = text.to_lowercase().matches("\"id\"").count() + text.matches("\\u").count();
                 prop_assume!(ids <= 1);
+                // The library refuses numbers past the range of a double; to us they are digits.
+                let library = serde_json::from_str::<Value>(&text);
+                prop_assume!(!library.is_err_and(|error| error.to_string().contains("out of range")));
                 agree(&text)?;
             }
         }
