@@ -128,7 +128,13 @@ pub fn of_instances(state: &WorkloadState) -> Option<Outcome> {
         return None;
     }
     let (ready, current, wanted) = (state.ready(), state.current(), state.wanted);
-    let message = format!("{ready} of {wanted} instances are ready, {current} are up to date");
+    let trouble = state
+        .instances
+        .iter()
+        .find_map(|i| Some(format!("; {}: {}", i.name, i.message.as_ref()?)))
+        .unwrap_or_default();
+    let message =
+        format!("{ready} of {wanted} instances are ready, {current} are up to date{trouble}");
     Some(Outcome::under_way("InstancesNotReady", message))
 }
 

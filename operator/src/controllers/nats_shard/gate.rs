@@ -52,7 +52,9 @@ pub fn gate(state: &WorkloadState, nodes: &[NodeView]) -> Gate {
         return Gate::Restart(broken.ordinal);
     }
     if let Some(instance) = state.instances.iter().find(|i| !i.ready) {
-        return Gate::Wait(format!("{} is not ready", instance.name));
+        let why = instance.message.as_ref();
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        return Gate::Wait(format!("{} is not ready{why}", instance.name));
     }
     if state.instances.len() != usize::from(state.wanted) {
         return Gate::Wait(format!(

@@ -1,0 +1,81 @@
+//! Kafka as the operator sees it. Which broker it is makes no difference to what is tested here; that nobody answers
+//! for pods in which nothing runs would.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt as _};
+use ofa_crds::ShardMap;
+use ofa_crds::kafka::KafkaSettings;
+use ofa_operator::controllers::control_plane::{
+    ControlPlane, ControlPlaneError, PoolRef, Progress, Published,
+};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+/// A control topic on which every forwarder acknowledges at once.
+#[derive(Clone)]
+pub(crate) struct Kafka {
+    admin: Client,
+    maps: Arc<Mutex<BTreeMap<String, Arc<ShardMap>>>>,
+    changes: watch::Sender<u64>,
+}
+
+impl Kafka {
+    pub(crate) fn new(admin: &Client) -> Self {
+        Self {
+            admin: admin.clone(),
+            maps: Arc::default(),
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    pub(crate) fn map(&self, pool: &str) -> Option<Arc<ShardMap>> {
+        self.maps.lock().get(pool).cloned()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+#[async_trait]
+impl ControlPlane for Kafka {
+    async fn published(&self, pool: &PoolRef) -> Result<Published, ControlPlaneError> {
+        let map = self.map(&pool.name);
+        let epoch = map.as_ref().map_or(0, |map| map.epoch());
+        let pods: Api<Pod> = Api::namespaced(self.admin.clone(), &pool.namespace);
+        let all = ListParams::default().labels("app.kubernetes.io/name=forwarder-pool");
+        let pods = pods.list(&all).await.unwrap();
+        let acknowledged = pods.iter().map(|pod| (pod.name_any(), epoch)).collect();
+        Ok(Published { map, acknowledged })
+    }
+
+    async fn publish(&self, pool: &PoolRef, map: &ShardMap) -> Result<(), ControlPlaneError> {
+        self.maps
+            .lock()
+            .insert(pool.name.clone(), Arc::new(map.clone()));
+        self.changed();
+        Ok(())
+    }
+
+    async fn withdraw(&self, pool: &PoolRef) -> Result<(), ControlPlaneError> {
+        self.maps.lock().remove(&pool.name);
+        self.changed();
+        Ok(())
+    }
+
+    fn progress(&self, _: &KafkaSettings, _: &str, _: &str) -> Option<Progress> {
+        Some(Progress {
+            partitions: 6,
+            lag: 0,
+        })
+    }
+
+    fn watch(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}

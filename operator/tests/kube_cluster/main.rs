@@ -1,0 +1,16 @@
+//! The operator against a real Kubernetes control plane: everything is real but the pods, in which nothing runs.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod cluster;
+mod kafka;
+mod nodes;
+mod operator;
+
+mod crds;
+mod deletion;
+mod drift;
+mod idle;
+mod kill;
+mod leader;
+mod pool;
+mod shard;
