@@ -1,6 +1,6 @@
 //! NATS nodes in pods in which nothing runs: their monitoring port answers on the address of the pod.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -11,46 +11,53 @@ use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Answers for all nodes of a namespace for as long as it lives.
-pub(crate) struct Nodes(JoinHandle<()>);
-
-impl Drop for Nodes {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+pub(crate) struct Nodes {
+    _answering: AbortOnDropHandle<()>,
 }
 
 impl Nodes {
     /// Every node has routes to all pods of the namespace's shards.
     pub(crate) fn answer(client: &Client, namespace: &str) -> Self {
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-        Self(tokio::spawn(answer_all(pods)))
+        Self {
+            _answering: AbortOnDropHandle::new(tokio::spawn(answer_all(pods))),
+        }
     }
 }
 
+/// Addresses of pods that are gone are given to others, which may be another test's.
 async fn answer_all(pods: Api<Pod>) {
-    let mut answered = BTreeSet::new();
-    let mut servers = tokio::task::JoinSet::new();
+    let mut answered: BTreeMap<String, AbortOnDropHandle<()>> = BTreeMap::new();
     loop {
-        for pod in nodes(&pods).await {
-            let address = pod.status.and_then(|status| status.pod_ip);
-            let Some(address) = address.filter(|address| answered.insert(address.clone())) else {
+        let now = nodes(&pods).await.into_iter();
+        let addresses: BTreeSet<String> = now.filter_map(|pod| pod.status?.pod_ip).collect();
+        answered.retain(|address, _| addresses.contains(address));
+        for address in addresses {
+            if answered.contains_key(&address) {
                 continue;
-            };
-            let listener = TcpListener::bind(format!("{address}:8222")).await.unwrap();
-            let router = Router::new()
-                .route(
-                    "/varz",
-                    get(|| async { Json(json!({"version": "2.15.2"})) }),
-                )
-                .route("/routez", get(routez))
-                .with_state(pods.clone());
-            servers.spawn(async move { axum::serve(listener, router).await });
+            }
+            // Another test may not have let go of it yet.
+            if let Ok(listener) = TcpListener::bind(format!("{address}:8222")).await {
+                let server = tokio::spawn(serve(listener, pods.clone()));
+                answered.insert(address, AbortOnDropHandle::new(server));
+            }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+async fn serve(listener: TcpListener, pods: Api<Pod>) {
+    let router = Router::new()
+        .route(
+            "/varz",
+            get(|| async { Json(json!({"version": "2.15.2"})) }),
+        )
+        .route("/routez", get(routez))
+        .with_state(pods);
+    axum::serve(listener, router).await.unwrap();
 }
 
 async fn routez(State(pods): State<Api<Pod>>) -> Json<Value> {

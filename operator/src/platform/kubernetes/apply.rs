@@ -74,7 +74,7 @@ pub(super) async fn apply(
     wanted["metadata"]["annotations"][APPLIED] = Value::String(mark);
     if let Some(live) = &live {
         refuse_foreign(id, owner, object, live)?;
-        if holds(&serde_json::to_value(live).unwrap_or_default(), &wanted) {
+        if holds(&as_read(live, &wanted), &wanted) {
             return Ok(());
         }
         // It is this very object that is changed, not one that has taken its place meanwhile.
@@ -162,6 +162,15 @@ pub(super) async fn delete(
         Err(error) if is_conflict(&error) || is_missing(&error) => Ok(()),
         Err(error) => Err(failed("delete", &resource.kind, &name)(error)),
     }
+}
+
+/// An object as it stands in the API. In a list the type is said once for all, and not with each.
+fn as_read(live: &DynamicObject, wanted: &Value) -> Value {
+    let mut read = serde_json::to_value(live).unwrap_or_default();
+    for key in ["apiVersion", "kind"] {
+        read[key] = wanted[key].clone();
+    }
+    read
 }
 
 fn refuse_foreign(
