@@ -19,9 +19,10 @@ const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes gathered for one shard before they are handed over without waiting for the end of the chunk.
 const BATCH_BYTES: usize = 512 * 1024;
 
-/// How long a full shard may confirm nothing before the others go on without it. Far more than a healthy
-/// shard takes under full load, and too short to be seen in the others' 99th percentile over a minute.
-const ISOLATE_AFTER: Duration = Duration::from_millis(100);
+/// How long a full shard may confirm nothing before the others go on without it. A healthy shard takes
+/// milliseconds, on an overloaded machine some hundreds of them; within a minute's outage a wait of this
+/// length stays below the others' 99th percentile.
+const ISOLATE_AFTER: Duration = Duration::from_millis(400);
 
 /// How tasks of shards are made.
 pub(crate) struct ShardFactory {
@@ -108,11 +109,23 @@ impl Shards {
         if slot.handle.in_flight() + slot.batch.frames().len() <= WINDOW_BYTES {
             return Room::Free;
         }
-        if slot.progress.elapsed() < ISOLATE_AFTER {
+        // Where no shard gets on, the machine is slow and not a shard gone: reading twice would make it worse.
+        if slot.progress.elapsed() < ISOLATE_AFTER || !self.others_get_on(shard) {
             return Room::Full;
         }
         self.isolate(shard);
         Room::Isolated
+    }
+
+    fn others_get_on(&self, shard: usize) -> bool {
+        let gets_on =
+            |slot: &Slot| slot.handle.in_flight() == 0 || slot.progress.elapsed() < ISOLATE_AFTER;
+        let mut others = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != shard);
+        others.any(|(_, slot)| !slot.isolated && gets_on(slot))
     }
 
     /// Lets the others go on without a shard.
