@@ -321,9 +321,7 @@ impl Pump {
         // A commit that takes long, with many groups say, is not followed by the next at once.
         let interval = self.commit_interval.max(self.state.commit_took);
         let due = if self.writer.is_open() {
-            self.state.written >= MAX_RECORDS
-                || age >= MAX_AGE
-                || (age >= interval && !more_comes)
+            self.state.written >= MAX_RECORDS || age >= MAX_AGE || (age >= interval && !more_comes)
         } else {
             age >= IDLE_COMMIT
         };
