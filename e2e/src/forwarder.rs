@@ -128,12 +128,20 @@ impl Forwarder {
         .await
     }
 
+    /// All its metrics, as text for [`http::metric`].
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self) -> Result<String> {
+        Ok(http::get(self.address, "/metrics").await?.1)
+    }
+
     /// The sum of a metric's samples whose labels contain `labels`.
     ///
     /// # Errors
     /// When it does not answer.
     pub async fn metric(&self, name: &str, labels: &str) -> Result<f64> {
-        let (_, text) = http::get(self.address, "/metrics").await?;
+        let text = self.metrics().await?;
         Ok(http::metric(&text, name, labels))
     }
 
@@ -142,7 +150,7 @@ impl Forwarder {
     /// # Errors
     /// When it does not answer.
     pub async fn partitions(&self) -> Result<usize> {
-        let (_, text) = http::get(self.address, "/metrics").await?;
+        let text = self.metrics().await?;
         let mine = |line: &&str| line.starts_with("asset_forwarder_committed_offset{");
         Ok(text.lines().filter(mine).count())
     }

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -18,19 +19,30 @@ const BRIEF: Duration = Duration::from_millis(500);
 /// # Errors
 /// When nobody answers.
 pub async fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
-    // reqwest wants a provider even for plain HTTP; one that is installed already stays.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(TIMEOUT)
-        .build()?;
     let url = format!("http://{address}{path}");
-    let response = client
+    let response = client()?
         .get(&url)
         .send()
         .await
         .with_context(|| format!("{url} does not answer"))?;
     Ok((response.status().as_u16(), response.text().await?))
+}
+
+/// Made once, since it reads the machine's certificates; and without a pool, since a connection must not outlive the
+/// runtime of the test that opened it.
+fn client() -> Result<&'static reqwest::Client> {
+    static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
+    if let Some(client) = CLIENT.get() {
+        return Ok(client);
+    }
+    // reqwest wants a provider even for plain HTTP; one that is installed already stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(TIMEOUT)
+        .pool_max_idle_per_host(0)
+        .build()?;
+    Ok(CLIENT.get_or_init(|| client))
 }
 
 /// The answer to a GET, headers included, without a runtime and without patience: for a process on its way out.

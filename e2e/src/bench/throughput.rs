@@ -9,14 +9,15 @@ use anyhow::{Context, Result};
 use super::ceiling::Figures;
 use super::{Settings, input, median, print};
 use crate::forwarder::{self, Forwarder};
+use crate::http;
 use crate::kafka::Broker;
 use crate::nats::Shard;
 
 /// Shards, as many as the ceiling's connections.
 const SHARDS: usize = 2;
 
-/// How often the forwarder is asked how far it has come.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often the forwarder is asked how far it has come: little of a run of seconds, and little work for it.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// A run takes seconds.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -139,12 +140,13 @@ async fn run_forwarder(
     let deadline = Instant::now() + LIMIT;
     let mut began: Option<(Instant, Duration, u64)> = None;
     loop {
-        let consumed = count(&forwarder, "asset_forwarder_kafka_messages_consumed_total").await?;
+        let metrics = forwarder.metrics().await?;
+        let consumed = count(&metrics, "asset_forwarder_kafka_messages_consumed_total");
         let now = (Instant::now(), forwarder.process().cpu_time()?, consumed);
         if consumed > 0 && began.is_none() {
             began = Some(now);
         }
-        let confirmed = count(&forwarder, "asset_forwarder_nats_messages_confirmed_total").await?;
+        let confirmed = count(&metrics, "asset_forwarder_nats_messages_confirmed_total");
         if let Some((at, cpu, before)) = began
             && confirmed >= settings.messages
         {
@@ -162,6 +164,6 @@ async fn run_forwarder(
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A count.
-async fn count(forwarder: &Forwarder, metric: &str) -> Result<u64> {
-    Ok(forwarder.metric(metric, "").await? as u64)
+fn count(metrics: &str, name: &str) -> u64 {
+    http::metric(metrics, name, "") as u64
 }
