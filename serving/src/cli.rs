@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
+use crate::group::{self, GroupArgs};
 use crate::router::{self, RouterArgs};
 use crate::shutdown;
 
@@ -25,15 +26,17 @@ pub struct Args {
 enum Command {
     /// Tells clients which shard has an asset
     Router(RouterArgs),
+    /// Streams a group's events to browsers and apps, and answers for its assets' state
+    Group(GroupArgs),
 }
 
 /// Where a service listens
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Listener")]
 pub struct ListenArgs {
-    /// Port to listen on
-    #[arg(long, env = "PORT", default_value_t = 8002)]
-    port: u16,
+    /// Port to listen on; 8002 for the router and 5555 for a group if not set
+    #[arg(long, env = "PORT")]
+    port: Option<u16>,
     /// Address to listen on
     #[arg(long, env = "BIND_ADDRESS", default_value = "0.0.0.0")]
     bind_address: IpAddr,
@@ -44,8 +47,8 @@ impl ListenArgs {
     ///
     /// # Errors
     /// When the address is not this machine's or the port is taken.
-    pub async fn bind(&self) -> anyhow::Result<TcpListener> {
-        let address = SocketAddr::new(self.bind_address, self.port);
+    pub async fn bind(&self, default_port: u16) -> anyhow::Result<TcpListener> {
+        let address = SocketAddr::new(self.bind_address, self.port.unwrap_or(default_port));
         TcpListener::bind(address).await.with_context(|| {
             format!("cannot listen on {address}; stop what listens there, or choose another PORT or BIND_ADDRESS")
         })
@@ -67,8 +70,12 @@ impl Args {
             .init();
         match command {
             Command::Router(args) => {
-                let listener = args.listen.bind().await?;
+                let listener = args.listen.bind(RouterArgs::DEFAULT_PORT).await?;
                 router::run(listener, args, shutdown::requested()).await
+            }
+            Command::Group(args) => {
+                let listener = args.listen.bind(GroupArgs::DEFAULT_PORT).await?;
+                group::run(listener, args, shutdown::requested()).await
             }
         }
     }

@@ -1,10 +1,17 @@
 //! The HTTP side of the fan-out layer.
 //!
-//! [`router`] tells clients which shard has an asset. Every service is an [`axum::Router`] that
+//! [`router`] tells clients which shard and which group has an asset. [`group`] streams a group's events and
+//! answers for the [`state`] of its assets. Every service is an [`axum::Router`] that
 //! [`http::serve`] puts on a listener, with the limits that a program on a plant's network needs.
 
 pub mod cli;
+pub mod event;
+pub mod group;
 pub mod http;
+mod kafka;
 pub mod metrics;
+pub mod query;
 pub mod router;
+pub mod selection;
 pub mod shutdown;
+pub mod state;

@@ -1,4 +1,4 @@
-//! The HTTP side of the fan-out layer: `serving router`.
+//! The HTTP side of the fan-out layer: `serving router`, `serving group`.
 
 use std::process::ExitCode;
 
@@ -11,6 +11,8 @@ use ofa_serving::cli::Args;
     reason = "the last word of a program that cannot go on"
 )]
 async fn main() -> ExitCode {
+    // Fails only if one is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match Args::parse().run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

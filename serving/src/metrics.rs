@@ -32,6 +32,19 @@ pub struct Metrics {
     durations: Family<RouteLabels, Histogram>,
     shard_map_epoch: Gauge,
     shards: Gauge,
+    streams: Gauge,
+    events: Counter,
+    slow_clients: Counter,
+    passed_over: Counter,
+}
+
+/// Counts an open stream until dropped.
+pub struct StreamGuard(Gauge);
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Metrics {
@@ -63,6 +76,28 @@ impl Metrics {
             "Shards of the shard map that answers follow",
             shards.clone(),
         );
+        let (streams, events) = (Gauge::default(), Counter::default());
+        let (slow_clients, passed_over) = (Counter::default(), Counter::default());
+        registry.register(
+            "streams",
+            "Clients that stream at the moment",
+            streams.clone(),
+        );
+        registry.register(
+            "stream_events",
+            "Events handed to the queues of clients",
+            events.clone(),
+        );
+        registry.register(
+            "slow_clients",
+            "Clients disconnected since too much waited for them; they resume by themselves",
+            slow_clients.clone(),
+        );
+        registry.register(
+            "passed_over_records",
+            "Records without asset or value, which are nobody's event",
+            passed_over.clone(),
+        );
         let build = Info::new([("service", service), ("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The running program", build);
         Self {
@@ -71,7 +106,35 @@ impl Metrics {
             durations,
             shard_map_epoch,
             shards,
+            streams,
+            events,
+            slow_clients,
+            passed_over,
         }
+    }
+
+    /// Counts a stream as open for as long as the guard lives.
+    #[must_use]
+    pub fn stream_opened(&self) -> StreamGuard {
+        self.streams.inc();
+        StreamGuard(self.streams.clone())
+    }
+
+    /// Streams that are open.
+    #[must_use]
+    pub fn streams(&self) -> i64 {
+        self.streams.get()
+    }
+
+    /// Counts events handed to clients' queues, and clients that were too slow for them.
+    pub fn delivered(&self, events: u64, slow_clients: u64) {
+        self.events.inc_by(events);
+        self.slow_clients.inc_by(slow_clients);
+    }
+
+    /// Counts a record that is nobody's event.
+    pub fn passed_over(&self) {
+        self.passed_over.inc();
     }
 
     /// Counts one answer. `route` is the path's pattern, never the path itself.

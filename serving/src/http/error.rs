@@ -34,6 +34,18 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail, Some(retry_after))
     }
 
+    /// A service behind this one answered nonsense; ask again after `retry_after` (whole seconds).
+    #[must_use]
+    pub fn bad_gateway(detail: impl Into<String>, retry_after: Duration) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, detail, Some(retry_after))
+    }
+
+    /// Something in this service is broken; `detail` says where to look.
+    #[must_use]
+    pub fn internal(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail, None)
+    }
+
     fn new(status: StatusCode, detail: impl Into<String>, retry_after: Option<Duration>) -> Self {
         Self {
             status,

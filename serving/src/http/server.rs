@@ -8,12 +8,13 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
 /// Most connections at a time; further ones wait in the kernel's queue. An idle one costs a few KiB.
-const MAX_CONNECTIONS: usize = 10_000;
+const MAX_CONNECTIONS: usize = 20_000;
 
 /// Longest request line and headers together: a UUID of the longest length, percent-encoded, and to spare.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
@@ -26,6 +27,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long running requests may take to end at shutdown: under Kubernetes' grace period of 30 s.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// How long a client may take none of the bytes it was sent: one that is stopped is cut off, and resumes.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Rest after a failed accept: at the limit of open files it fails at once, again and again.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -80,6 +84,7 @@ async fn accept(
             Ok((stream, _)) => {
                 // Answers are one small segment each; a failure only costs delay.
                 let _ = stream.set_nodelay(true);
+                let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(WRITE_TIMEOUT));
                 return (stream, permit);
             }
             Err(error) => {

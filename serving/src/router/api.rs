@@ -1,12 +1,11 @@
 //! What the routing layer answers.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{MatchedPath, Path, Query, Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -17,7 +16,9 @@ use tokio::sync::watch;
 use tower_http::timeout::TimeoutLayer;
 
 use super::follow::Routing;
-use crate::http::ApiError;
+use super::groups::{self, Groups};
+use super::page;
+use crate::http::{self, ApiError};
 use crate::metrics::Metrics;
 
 /// Longest UUID that is looked up, in bytes. A Kafka key may be longer, but no machine has such a name.
@@ -26,34 +27,47 @@ const MAX_UUID_LEN: usize = 4096;
 /// When to ask again while there is no shard map: it comes within seconds of the operator's start.
 const MAP_RETRY: Duration = Duration::from_secs(1);
 
-/// Every answer is computed from memory; one that takes longer is stuck.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Answers are computed from memory, or asked of a group's service, which has 10 s; one that takes longer is stuck.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[derive(Clone)]
 struct App {
     routing: watch::Receiver<Routing>,
-    metrics: Arc<Metrics>,
 }
 
-/// All routes of the routing layer.
+/// The routes of the shards, and the page.
 pub fn app(routing: watch::Receiver<Routing>, metrics: Arc<Metrics>) -> Router {
-    let state = App { routing, metrics };
+    http::with_common_routes(limited(shard_routes(routing)), metrics)
+}
+
+/// All routes: those of the shards and those of the groups.
+pub fn app_with_groups(
+    routing: watch::Receiver<Routing>,
+    metrics: Arc<Metrics>,
+    groups: Groups,
+) -> Router {
+    let routes = shard_routes(routing).merge(groups::routes(groups));
+    http::with_common_routes(limited(routes), metrics)
+}
+
+fn shard_routes(routing: watch::Receiver<Routing>) -> Router {
     Router::new()
         .route("/asset", get(asset_by_query))
         .route("/asset/", get(asset_by_query))
         .route("/asset/{*uuid}", get(asset_by_path))
         .route("/shards", get(shards))
-        .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/info", get(info))
-        .route("/metrics", get(metrics_text))
-        .fallback(unknown_path)
-        .layer(middleware::from_fn_with_state(state.clone(), count))
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::SERVICE_UNAVAILABLE,
-            REQUEST_TIMEOUT,
-        ))
-        .with_state(state)
+        .with_state(App { routing })
+        .merge(page::routes())
+}
+
+/// The time to an answer's headers is bounded; that of a stream is not.
+fn limited(routes: Router) -> Router {
+    routes.layer(TimeoutLayer::with_status_code(
+        StatusCode::SERVICE_UNAVAILABLE,
+        REQUEST_TIMEOUT,
+    ))
 }
 
 /// Upstream's fields first, then ours.
@@ -156,10 +170,6 @@ async fn shards(State(app): State<App>) -> Result<Response, ApiError> {
     Ok(Json(answer).into_response())
 }
 
-async fn health() -> Response {
-    Json(json!({ "status": "ok" })).into_response()
-}
-
 async fn ready(State(app): State<App>) -> Response {
     match &*app.routing.borrow() {
         Routing::Known { .. } => Json(json!({ "status": "ready" })).into_response(),
@@ -182,26 +192,4 @@ async fn info(State(app): State<App>) -> Response {
         "epoch": epoch,
     });
     Json(body).into_response()
-}
-
-async fn metrics_text(State(app): State<App>) -> Response {
-    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match app.metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
-}
-
-async fn unknown_path() -> ApiError {
-    ApiError::not_found("there is nothing here; try /asset/<uuid>, /shards, /ready or /metrics")
-}
-
-async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let started = Instant::now();
-    let response = next.run(request).await;
-    let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
-    app.metrics
-        .answered(route, response.status().as_u16(), started.elapsed());
-    response
 }

@@ -1,19 +1,24 @@
-//! The routing layer: which shard has an asset.
+//! The routing layer: which shard has an asset, and the way to its group.
 //!
-//! `GET /asset/{uuid}` answers as OpenFactory's Asset Router does, with more nodes to choose from.
+//! `GET /asset/{uuid}` answers as OpenFactory's Asset Router does, with more nodes to choose from. `/asset_stream` and `/asset_state` go to the
+//! service of the asset's group, and `/` is a page that shows all of it.
 
 mod api;
 mod follow;
+pub mod groups;
+mod page;
 mod settings;
 mod static_map;
 
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use api::app;
+pub use api::{app, app_with_groups};
 pub use follow::Routing;
+use groups::Groups;
 pub use settings::RouterArgs;
 pub use static_map::{StaticMapError, static_map};
 
@@ -30,8 +35,19 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new("router"));
     let (routing, membership) = follow::start(&args, &metrics)?;
+    let stop = CancellationToken::new();
+    let groups = Groups::start(&args.groups, &args.kafka, &stop)?;
     info!(address = %listener.local_addr()?, "the router listens");
-    http::serve(listener, app(routing, metrics), shutdown).await;
+    let app = match groups {
+        Some(groups) => app_with_groups(routing, metrics, groups),
+        None => app(routing, metrics),
+    };
+    let end = async {
+        shutdown.await;
+        // Streams end first: nothing else ends a connection that is in the middle of one.
+        stop.cancel();
+    };
+    http::serve(listener, app, end).await;
     membership.leave().await;
     Ok(())
 }

@@ -4,6 +4,7 @@ use clap::Args;
 use ofa_crds::kafka::KafkaSettings;
 use ofa_crds::{control, ring};
 
+use super::groups::GroupsArgs;
 use crate::cli::ListenArgs;
 
 /// Where the shard map comes from and where answers are given.
@@ -27,12 +28,18 @@ pub struct RouterArgs {
     /// This router's name in acknowledgements, unique among routers; the host's name by default
     #[arg(long = "member", env = "APP_UUID")]
     pub(super) member: Option<String>,
+    /// Groups and their services
+    #[command(flatten)]
+    pub(super) groups: GroupsArgs,
     /// Where to listen
     #[command(flatten)]
     pub(crate) listen: ListenArgs,
 }
 
 impl RouterArgs {
+    /// Port of upstream's Asset Router.
+    pub(crate) const DEFAULT_PORT: u16 = 8002;
+
     /// The name in acknowledgements. A container's host name is its instance's name.
     pub(super) fn member_name(&self) -> String {
         self.member

@@ -1,0 +1,84 @@
+//! A group's service: its derived topic as server-sent events, and the latest values of its assets.
+//!
+//! One reader takes the topic in ([`reader`]); each event is encoded once ([`frame`]) and handed to the queues of
+//! those who watch its asset ([`hub`], [`queue`]). A client that comes back with the id of the last event it
+//! has seen ([`position`]) gets what it missed from memory ([`ring`]) or from Kafka ([`range`]) and then goes
+//! on live ([`stream`]), so neither a broken connection nor a restart of this service loses anything for it.
+
+mod api;
+mod frame;
+mod hub;
+mod position;
+mod queue;
+mod range;
+mod reader;
+mod ring;
+mod settings;
+mod stream;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+pub use settings::GroupArgs;
+
+use crate::http;
+use crate::metrics::Metrics;
+use crate::state::StateStore;
+use api::App;
+use range::RangeReader;
+use reader::Reader;
+
+/// Serves a group on `listener` until `shutdown` completes.
+///
+/// # Errors
+/// When the settings are unusable, or the topic or the state cannot be read any more.
+pub async fn run(
+    listener: TcpListener,
+    args: GroupArgs,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let topic = args.topic();
+    let stop = CancellationToken::new();
+    let metrics = Arc::new(Metrics::new("group"));
+    let store = Arc::new(StateStore::open(args.state_dir.as_deref(), &topic)?);
+    let (reader, status) = Reader::new(
+        &args.kafka,
+        &topic,
+        Arc::clone(&store),
+        args.limits(),
+        Arc::clone(&metrics),
+        stop.clone(),
+    )?;
+    let app = App {
+        group: args.group.clone(),
+        topic: topic.as_str().into(),
+        status,
+        ranges: RangeReader::start(&args.kafka, &topic)?,
+        store,
+        metrics,
+        stop: stop.clone(),
+    };
+    info!(group = %args.group, topic, address = %listener.local_addr()?, "the group's service listens");
+    // librdkafka blocks: a thread of its own.
+    let mut reading = tokio::task::spawn_blocking(move || reader.run());
+    let mut ended = None;
+    let end = async {
+        tokio::select! {
+            () = shutdown => {}
+            result = &mut reading => ended = Some(result),
+        }
+        // Streams end first: nothing else ends a connection that is in the middle of one.
+        stop.cancel();
+    };
+    http::serve(listener, api::app(app), end).await;
+    let result = match ended {
+        Some(result) => result,
+        None => reading.await,
+    };
+    result.context("the reader broke down; this is a defect, please report it with the log")??;
+    Ok(())
+}

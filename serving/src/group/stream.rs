@@ -1,0 +1,247 @@
+//! The body of one client's answer: hello, what it has missed, then live until one side ends.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, stream};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::frame::{self, Frame};
+use super::hub::{Hub, Join, Subscription};
+use super::position::Position;
+use super::queue::Next;
+use super::range::{Range, RangeReader};
+use crate::selection::Selection;
+
+/// Upstream's interval: proxies close connections that are silent for longer.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How long a client may be ahead of this service: another replica reads the same topic some milliseconds
+/// faster, but one that is ahead for longer has the id of a topic that is no more.
+const AHEAD_PATIENCE: Duration = Duration::from_secs(5);
+const AHEAD_POLL: Duration = Duration::from_millis(50);
+
+/// Where a client begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Start {
+    /// With what comes next.
+    Now,
+    /// After the event with this id.
+    After(Position),
+    /// With what comes next, though the client had an id that means nothing here.
+    Unknown,
+}
+
+impl Start {
+    /// By the client's Last-Event-ID.
+    #[must_use]
+    pub(super) fn from_last_event_id(id: Option<&str>, topic: &str) -> Self {
+        match id.filter(|id| !id.is_empty()).map(Position::parse) {
+            None => Self::Now,
+            Some(Ok(position)) if position.topic() == topic => Self::After(position),
+            // Of another group's topic, where the asset has been before, or of another service.
+            Some(_) => Self::Unknown,
+        }
+    }
+}
+
+/// What a stream needs.
+#[derive(Clone)]
+pub(super) struct Sources {
+    /// Where events come from.
+    pub(super) hub: Arc<Hub>,
+    /// Where older ones come from.
+    pub(super) ranges: RangeReader,
+    /// Ends all streams, so that clients come back at another replica or at the next process.
+    pub(super) stop: CancellationToken,
+}
+
+/// The events of a selection, as server-sent events.
+pub(super) fn events(
+    sources: Sources,
+    selection: Selection,
+    start: Start,
+) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+    let client = Client::new(sources, selection, start);
+    stream::unfold(client, |mut client| async move {
+        let bytes = client.next().await?;
+        Some((Ok(bytes), client))
+    })
+}
+
+struct Client {
+    sources: Sources,
+    selection: Arc<Selection>,
+    /// What has been seen; kept until the stream is live, when events carry it themselves.
+    position: Position,
+    phase: Phase,
+    ping_at: Instant,
+}
+
+enum Phase {
+    /// To be said first.
+    Begin(Bytes),
+    CatchUp,
+    Live(Subscription),
+}
+
+impl Client {
+    fn new(sources: Sources, selection: Selection, start: Start) -> Self {
+        let (position, first) = match start {
+            Start::After(position) => {
+                let hello = frame::hello(&position);
+                (position, hello)
+            }
+            Start::Now => {
+                let position = sources.hub.position();
+                let hello = frame::hello(&position);
+                (position, hello)
+            }
+            Start::Unknown => {
+                let position = sources.hub.position();
+                let gap = frame::gap("the id is not one of this stream", &position);
+                let hello = [frame::hello(&position), gap].concat();
+                (position, Bytes::from(hello))
+            }
+        };
+        Self {
+            sources,
+            selection: Arc::new(selection),
+            position,
+            phase: Phase::Begin(first),
+            ping_at: Instant::now() + PING_INTERVAL,
+        }
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        let stop = self.sources.stop.clone();
+        if let Phase::Begin(first) = &self.phase {
+            let first = first.clone();
+            self.phase = Phase::CatchUp;
+            return Some(first);
+        }
+        if matches!(self.phase, Phase::CatchUp) {
+            let caught_up = tokio::select! {
+                () = stop.cancelled() => return None,
+                caught_up = self.catch_up() => caught_up?,
+            };
+            if !caught_up.is_empty() {
+                return Some(caught_up);
+            }
+        }
+        let Phase::Live(subscription) = &self.phase else {
+            return None;
+        };
+        tokio::select! {
+            () = stop.cancelled() => None,
+            bytes = live(subscription, &mut self.ping_at) => bytes,
+        }
+    }
+
+    /// The next part of what was missed; empty when there is nothing more and the stream is live. `None` ends
+    /// the stream: the client comes back with the last id it has.
+    async fn catch_up(&mut self) -> Option<Bytes> {
+        let begun = Instant::now();
+        loop {
+            match self.sources.hub.join(&self.selection, &self.position) {
+                Join::Live(missing, subscription) => {
+                    self.phase = Phase::Live(subscription);
+                    return Some(self.encode(&missing));
+                }
+                Join::More(missing) => return Some(self.encode(&missing)),
+                Join::Read {
+                    partition,
+                    from,
+                    to,
+                } => {
+                    let read = self.read(partition, from, to).await?;
+                    if !read.is_empty() {
+                        return Some(read);
+                    }
+                }
+                Join::Ahead if begun.elapsed() < AHEAD_PATIENCE => {
+                    tokio::time::sleep(AHEAD_POLL).await;
+                }
+                Join::Ahead => {
+                    self.position = self.sources.hub.position();
+                    let reason = "the stream has been made anew";
+                    return Some(frame::gap(reason, &self.position));
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self, partition: u32, from: u64, to: u64) -> Option<Bytes> {
+        let range = Range {
+            partition,
+            from,
+            to,
+            selection: Arc::clone(&self.selection),
+        };
+        let page = match self.sources.ranges.read(range).await {
+            Ok(page) => page,
+            Err(error) => {
+                debug!(%error, "a client that catches up is sent away");
+                return None;
+            }
+        };
+        let mut out = Vec::new();
+        if let Some(first) = page.lost {
+            self.position.advance(partition, first);
+            let reason = "the stream no longer keeps events that old";
+            out.extend_from_slice(&frame::gap(reason, &self.position));
+        }
+        out.extend_from_slice(&self.encode(&page.frames));
+        self.position.advance(partition, page.next);
+        Some(out.into())
+    }
+
+    fn encode(&mut self, frames: &[Arc<Frame>]) -> Bytes {
+        let mut out = Vec::with_capacity(frames.iter().map(|frame| frame.size()).sum());
+        for frame in frames {
+            self.position.saw(frame.partition, frame.offset);
+            frame.write_at(&self.position, &mut out);
+        }
+        out.into()
+    }
+}
+
+async fn live(subscription: &Subscription, ping_at: &mut Instant) -> Option<Bytes> {
+    loop {
+        match subscription.queue().take() {
+            Next::Write(bytes) => {
+                *ping_at = Instant::now() + PING_INTERVAL;
+                return Some(bytes);
+            }
+            Next::Close => return None,
+            Next::Nothing => {}
+        }
+        let changed = subscription.queue().changed();
+        if tokio::time::timeout_at(*ping_at, changed).await.is_err()
+            && let Some(position) = subscription.quiet_position()
+        {
+            *ping_at = Instant::now() + PING_INTERVAL;
+            return Some(frame::ping(&position));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_believed_only_if_it_is_of_this_topic() {
+        let start = |id| Start::from_last_event_id(id, "t");
+        assert_eq!(start(None), Start::Now);
+        assert_eq!(start(Some("")), Start::Now);
+        let position = Position::new("t", vec![5]);
+        assert_eq!(start(Some("t/0/4")), Start::After(position));
+        assert_eq!(start(Some("other/0/4")), Start::Unknown);
+        assert_eq!(start(Some("42")), Start::Unknown);
+    }
+}

@@ -1,0 +1,61 @@
+//! Clients of Kafka that are read by hand: no group, no commits, and a log of their own words at level debug.
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use tracing::debug;
+
+use ofa_crds::kafka::{KafkaSettings, KafkaSettingsError};
+use thiserror::Error;
+
+/// A consumer with [`Context`].
+pub(crate) type Consumer = BaseConsumer<Context>;
+
+/// No consumer could be made.
+#[derive(Debug, Error)]
+pub(crate) enum ConsumerError {
+    /// The settings are unusable.
+    #[error(transparent)]
+    Settings(#[from] KafkaSettingsError),
+    /// Kafka's client refused.
+    #[error("no client of Kafka can be made: {0}; check the Kafka settings")]
+    Client(#[from] KafkaError),
+}
+
+/// What goes wrong is returned by `poll` too, and told there if it matters.
+pub(crate) struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        debug!(target: "librdkafka", ?level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(target: "librdkafka", %error, reason);
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// A consumer whose partitions are assigned by hand, and that tells the end of each.
+///
+/// # Errors
+/// When the settings are unusable.
+pub(crate) fn consumer(
+    kafka: &KafkaSettings,
+    purpose: &str,
+    settings: &[(&str, &str)],
+) -> Result<Consumer, ConsumerError> {
+    let mut config = kafka.client_config()?;
+    config
+        // Required by the client, not used: nothing is committed.
+        .set("group.id", format!("ofa_serving_{purpose}"))
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("fetch.error.backoff.ms", "100");
+    for (name, value) in settings {
+        config.set(*name, *value);
+    }
+    Ok(config.create_with_context(Context)?)
+}

@@ -1,0 +1,114 @@
+//! Passes a request on to a group's service and its answer back, byte by byte as it comes.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt as _;
+use reqwest::{Client, Url, redirect};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::http::ApiError;
+
+/// How long a service may take to accept a connection: one in the same network does so at once.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a service may take for its answer's headers.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// When to ask again for a service that is down: it is being started again by then.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What of a request concerns the service. Anything else, credentials above all, stays here.
+const REQUEST_HEADERS: [HeaderName; 2] = [header::ACCEPT, HeaderName::from_static("last-event-id")];
+
+/// What of an answer concerns the client.
+const RESPONSE_HEADERS: [HeaderName; 4] = [
+    header::CONTENT_TYPE,
+    header::CACHE_CONTROL,
+    header::RETRY_AFTER,
+    HeaderName::from_static("x-accel-buffering"),
+];
+
+/// A client of groups' services. It follows no redirects and uses no proxy of the environment, so that it
+/// calls nobody but those it is told to.
+#[derive(Clone)]
+pub struct Proxy {
+    client: Client,
+    stop: CancellationToken,
+}
+
+impl Proxy {
+    /// A client whose streams end with `stop`.
+    ///
+    /// # Errors
+    /// When no client can be made.
+    pub fn new(stop: CancellationToken) -> anyhow::Result<Self> {
+        let client = Client::builder()
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .build()?;
+        Ok(Self { client, stop })
+    }
+
+    /// Asks the service at `base` for `path` and passes its answer on.
+    ///
+    /// # Errors
+    /// When the service is away (503) or answers what no service does (502).
+    pub async fn pass(
+        &self,
+        base: Url,
+        path: &str,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Response, ApiError> {
+        let mut url = base;
+        url.set_path(path);
+        url.set_query(query);
+        let mut request = self.client.get(url);
+        for name in &REQUEST_HEADERS {
+            for value in headers.get_all(name) {
+                request = request.header(name, value);
+            }
+        }
+        let answer = match timeout(ANSWER_TIMEOUT, request.send()).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if error.is_connect() => return Err(self.away(&error.to_string())),
+            Ok(Err(error)) => return Err(bad_answer(&error.to_string())),
+            Err(_) => return Err(self.away("no answer in time")),
+        };
+        if answer.status().is_redirection() || answer.status().is_informational() {
+            return Err(bad_answer("a redirect, which is not followed"));
+        }
+        Ok(self.answer(answer))
+    }
+
+    fn answer(&self, answer: reqwest::Response) -> Response {
+        let status = answer.status();
+        let mut headers = HeaderMap::new();
+        for name in RESPONSE_HEADERS {
+            if let Some(value) = answer.headers().get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        // A stream that breaks off breaks off for the client too, which then comes back.
+        let bytes = answer.bytes_stream();
+        let bytes = bytes.take_until(self.stop.clone().cancelled_owned());
+        (status, headers, Body::from_stream(bytes)).into_response()
+    }
+
+    fn away(&self, why: &str) -> ApiError {
+        warn!(why, "a group's service cannot be reached");
+        ApiError::unavailable("the group's service cannot be reached; try again", RETRY)
+    }
+}
+
+fn bad_answer(why: &str) -> ApiError {
+    warn!(why, "a group's service gave no usable answer");
+    ApiError::bad_gateway("the group's service gave no usable answer", RETRY)
+}
