@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::output::Format;
-use super::route::route;
+use super::route::{Joined, route};
 use super::table::JoinTable;
 use crate::route::{Poison, Record, Timestamp, TimestampKind};
 
@@ -62,8 +62,8 @@ fn derive(fixture: &Fixture, format: Format) -> (Vec<Output>, Vec<Poison>) {
             continue;
         }
         match route(&record, &table, format, &mut buffer) {
-            Ok(None) => {}
-            Ok(Some(routed)) => written.push(Output {
+            Ok(Joined::Nowhere | Joined::Unknown) => {}
+            Ok(Joined::To(routed)) => written.push(Output {
                 key: String::from_utf8(routed.key.to_vec()).unwrap(),
                 value: String::from_utf8(routed.value.to_vec()).unwrap(),
                 timestamp: input.timestamp,
@@ -112,7 +112,7 @@ proptest! {
         let (mut one, mut other) = (Vec::new(), Vec::new());
         let clean = route(&record(&input), &table, Format::Clean, &mut one);
         let ksqldb = route(&record(&input), &table, Format::KsqlDb, &mut other);
-        if let Ok(Some(routed)) = &ksqldb {
+        if let Ok(Joined::To(routed)) = &ksqldb {
             prop_assert!(serde_json::from_slice::<Value>(routed.value).is_ok());
         }
         if clean.is_ok() {

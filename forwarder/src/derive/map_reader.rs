@@ -1,6 +1,7 @@
 //! Reads the compacted UNS map from its beginning, says when that is done, and follows it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -22,11 +23,16 @@ use crate::log_limit::LogLimit;
 pub(crate) enum MapEvent {
     /// What the map now says of an asset; `None` when it is not registered.
     Entry {
+        /// Partition and offset of the record.
+        at: (i32, i64),
         asset: Box<str>,
         entry: Option<UnsEntry>,
     },
     /// A record that says nothing, passed over.
-    Unreadable,
+    Unreadable {
+        /// Partition and offset of the record.
+        at: (i32, i64),
+    },
     /// All that stood in the map when reading began has been told.
     CaughtUp,
     /// The map's topic cannot be read, and why; it is tried again.
@@ -53,7 +59,7 @@ pub(crate) fn follow(
     kafka: &KafkaSettings,
     topic: &str,
     stop: CancellationToken,
-) -> Result<Receiver<MapEvent>, SourceError> {
+) -> Result<MapFollower, SourceError> {
     let mut config = kafka.client_config()?;
     config
         // Required by the client, not used: partitions are assigned by hand and nothing is committed.
@@ -69,7 +75,14 @@ pub(crate) fn follow(
         source,
     };
     let consumer = config.create_with_context(Context).map_err(failed)?;
+    let consumer: Arc<BaseConsumer<Context>> = Arc::new(consumer);
     let (sender, receiver) = sync_channel(AHEAD);
+    let follower = MapFollower {
+        events: receiver,
+        consumer: consumer.clone(),
+        topic: topic.to_owned(),
+        read: BTreeMap::new(),
+    };
     let reader = MapReader {
         consumer,
         topic: topic.to_owned(),
@@ -81,11 +94,63 @@ pub(crate) fn follow(
         log: LogLimit::default(),
     };
     std::thread::spawn(move || reader.run());
-    Ok(receiver)
+    Ok(follower)
+}
+
+/// Takes what the map's reader tells, and knows whether that is all.
+pub(crate) struct MapFollower {
+    events: Receiver<MapEvent>,
+    consumer: Arc<BaseConsumer<Context>>,
+    topic: String,
+    /// The offset behind what was taken of each partition.
+    read: BTreeMap<i32, i64>,
+}
+
+impl MapFollower {
+    /// The next event; waits for it at most this long.
+    pub(crate) fn next(&mut self, wait: Duration) -> Option<MapEvent> {
+        let event = self.events.recv_timeout(wait).ok()?;
+        if let MapEvent::Entry { at, .. } | MapEvent::Unreadable { at } = &event {
+            self.note_read(at.0, at.1 + 1);
+        }
+        Some(event)
+    }
+
+    /// Asks Kafka for the present ends of the map's partitions.
+    pub(crate) fn ends(&self) -> Result<Vec<(i32, i64)>, KafkaError> {
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(&self.topic), REQUEST_TIMEOUT)?;
+        let count = metadata
+            .topics()
+            .first()
+            .map_or(0, |topic| topic.partitions().len());
+        let end = |partition| {
+            let marks = self
+                .consumer
+                .fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT);
+            marks.map(|(low, high)| (partition, if low == high { 0 } else { high }))
+        };
+        (0..i32::try_from(count).unwrap_or(i32::MAX))
+            .map(end)
+            .collect()
+    }
+
+    /// Whether everything before these ends was taken.
+    pub(crate) fn has_read(&self, ends: &[(i32, i64)]) -> bool {
+        let read = |partition| self.read.get(&partition).copied().unwrap_or(0);
+        ends.iter().all(|&(partition, end)| read(partition) >= end)
+    }
+
+    /// There is nothing to take before this offset.
+    pub(crate) fn note_read(&mut self, partition: i32, offset: i64) {
+        let read = self.read.entry(partition).or_insert(0);
+        *read = offset.max(*read);
+    }
 }
 
 struct MapReader {
-    consumer: BaseConsumer<Context>,
+    consumer: Arc<BaseConsumer<Context>>,
     topic: String,
     sender: SyncSender<MapEvent>,
     stop: CancellationToken,
@@ -185,10 +250,12 @@ fn read(record: &BorrowedMessage<'_>, log: &mut LogLimit) -> Option<MapEvent> {
             Ok(entry) => Ok((asset, entry)),
             Err(error) => Err(error.to_string()),
         });
+    let at = (record.partition(), record.offset());
     match read {
         Ok((asset, entry)) => Some(MapEvent::Entry {
             asset: asset.into(),
             entry,
+            at,
         }),
         Err(reason) => {
             if let Some(held_back) = log.allow() {
@@ -201,7 +268,7 @@ fn read(record: &BorrowedMessage<'_>, log: &mut LogLimit) -> Option<MapEvent> {
                     "a record of the UNS map is passed over; what was known of its asset stays"
                 );
             }
-            Some(MapEvent::Unreadable)
+            Some(MapEvent::Unreadable { at })
         }
     }
 }

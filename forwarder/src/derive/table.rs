@@ -31,10 +31,23 @@ pub(crate) struct Applied {
     pub(crate) refused: Option<GroupNameError>,
 }
 
+/// Where an asset's records go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// To its group.
+    In(GroupId),
+    /// Nowhere: it is registered, and belongs to no group.
+    Nowhere,
+    /// Nobody has registered it, as far as the map has been read.
+    Unknown,
+}
+
 /// Assets and their groups.
 pub(crate) struct JoinTable {
     strategy: Box<dyn GroupingStrategy>,
-    assets: HashMap<Box<str>, GroupId>,
+    /// Registered assets; without a group where they belong to none.
+    assets: HashMap<Box<str>, Option<GroupId>>,
+    grouped: usize,
     groups: Vec<Group>,
     by_name: HashMap<GroupName, GroupId>,
 }
@@ -44,6 +57,7 @@ impl JoinTable {
         Self {
             strategy: Box::new(strategy),
             assets: HashMap::new(),
+            grouped: 0,
             groups: Vec::new(),
             by_name: HashMap::new(),
         }
@@ -61,30 +75,36 @@ impl JoinTable {
             }
         };
         let group = name.map(|name| self.id_of(name));
-        let before = self.assets.get(asset).copied();
+        let before = match entry {
+            Some(_) => self.assets.insert(asset.into(), group),
+            None => self.assets.remove(asset),
+        };
+        let before = before.flatten();
         if before == group {
             return applied;
         }
-        match group {
-            Some(group) => self.assets.insert(asset.into(), group),
-            None => self.assets.remove(asset),
-        };
         if let Some(left) = before {
             let left_group = &mut self.groups[left.index()];
             left_group.assets -= 1;
+            self.grouped -= 1;
             applied.emptied = (left_group.assets == 0).then_some(left);
         }
         if let Some(joined) = group {
             let joined_group = &mut self.groups[joined.index()];
             joined_group.assets += 1;
+            self.grouped += 1;
             applied.appeared = (joined_group.assets == 1).then_some(joined);
         }
         applied
     }
 
-    /// The group of an asset, if it has one.
-    pub(crate) fn group_of(&self, asset: &str) -> Option<GroupId> {
-        self.assets.get(asset).copied()
+    /// Where an asset's records go.
+    pub(crate) fn placement(&self, asset: &str) -> Placement {
+        match self.assets.get(asset) {
+            Some(Some(group)) => Placement::In(*group),
+            Some(None) => Placement::Nowhere,
+            None => Placement::Unknown,
+        }
     }
 
     pub(crate) fn name(&self, group: GroupId) -> &GroupName {
@@ -99,7 +119,7 @@ impl JoinTable {
 
     /// Assets that belong to a group.
     pub(crate) fn assets(&self) -> usize {
-        self.assets.len()
+        self.grouped
     }
 
     fn id_of(&mut self, name: GroupName) -> GroupId {
@@ -149,7 +169,8 @@ mod tests {
         table.apply("A1", Some(&at("Weld")));
         let applied = table.apply("A1", Some(&at("")));
         assert_eq!(applied.refused, Some(GroupNameError::Empty));
-        assert_eq!(table.group_of("A1"), None);
+        assert_eq!(table.placement("A1"), Placement::Nowhere);
+        assert_eq!(table.placement("A2"), Placement::Unknown);
     }
 
     proptest! {
@@ -165,7 +186,10 @@ mod tests {
                 };
             }
             for asset in ["a", "b", "c", "d"] {
-                let group = table.group_of(asset).map(|id| table.name(id).as_str());
+                let group = match table.placement(asset) {
+                    Placement::In(id) => Some(table.name(id).as_str()),
+                    Placement::Nowhere | Placement::Unknown => None,
+                };
                 prop_assert_eq!(group, plain.get(asset).map(String::as_str));
             }
             let mut groups: Vec<_> = table.groups().map(|id| table.name(id).to_string()).collect();

@@ -1,30 +1,27 @@
 //! The thread that derives: takes records, joins them, writes them, commits.
 
+mod chunk;
+mod map;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use rdkafka::error::KafkaError;
-use rdkafka::types::RDKafkaErrorCode;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::DeriveError;
-use super::enqueue::Outgoing;
 use super::group_topics::GroupTopics;
-use super::map_reader::MapEvent;
+use super::map_reader::MapFollower;
 use super::metrics::{DeriveMetrics, Outcome};
 use super::output::Format;
 use super::positions::Positions;
-use super::route::route;
 use super::table::JoinTable;
 use super::writer::{WriteError, Writer};
-use crate::consume::{Chunk, Rebalance, Source, Taken};
+use crate::consume::{Chunk, Rebalance, Source};
 use crate::health::Health;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
-use crate::route::{Poison, Record, TimestampKind};
 
 /// How long to wait for a record, and how often the group's events are looked at.
 const TICK: Duration = Duration::from_millis(10);
@@ -40,16 +37,13 @@ const IDLE_COMMIT: Duration = Duration::from_secs(1);
 /// How long to wait after something failed before it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// How long to wait for room in librdkafka's queue.
-const FULL_WAIT: Duration = Duration::from_millis(1);
-
 /// How often positions are told to the metrics.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What drives the deriving of streams.
 pub(crate) struct Pump {
     pub(crate) source: Source,
-    pub(crate) map: Receiver<MapEvent>,
+    pub(crate) map: MapFollower,
     pub(crate) table: JoinTable,
     pub(crate) topics: GroupTopics,
     pub(crate) writer: Writer,
@@ -73,6 +67,8 @@ pub(crate) struct State {
     since: Instant,
     /// How long the last commit took.
     commit_took: Duration,
+    /// Transactions given up so far.
+    aborts: u64,
     events_at: Instant,
     reported_at: Instant,
     log: LogLimit,
@@ -89,6 +85,7 @@ impl State {
             written: 0,
             since: now,
             commit_took: Duration::ZERO,
+            aborts: 0,
             events_at: now,
             reported_at: now,
             log: LogLimit::default(),
@@ -121,83 +118,10 @@ impl Pump {
         }
         self.source
             .fill(&mut self.state.chunk, TICK.min(self.commit_interval));
-        if let Err(error) = self.derive_chunk() {
-            self.recover(error)?;
-        }
+        self.derive_chunk()?;
         self.commit_when_due()?;
         self.report_when_due();
         Ok(())
-    }
-
-    /// Takes in the whole map before the first record: an asset that is not there has no group.
-    fn read_map(&mut self) {
-        self.health
-            .pending("uns_map", "the UNS map is being read".to_owned());
-        while !self.stop.is_cancelled() {
-            self.health.beat();
-            match self.map.recv_timeout(TICK) {
-                Ok(MapEvent::CaughtUp) => break,
-                Ok(event) => self.on_map_event(event),
-                Err(_) => {}
-            }
-        }
-        self.health.settled("uns_map");
-    }
-
-    fn follow_map(&mut self) {
-        while let Ok(event) = self.map.try_recv() {
-            self.on_map_event(event);
-        }
-    }
-
-    fn on_map_event(&mut self, event: MapEvent) {
-        match event {
-            MapEvent::Entry { asset, entry } => {
-                let applied = self.table.apply(&asset, entry.as_ref());
-                if let Some(group) = applied.appeared {
-                    info!(group = %self.table.name(group), "a group has its first asset");
-                    self.topics.want(group);
-                }
-                if let Some(group) = applied.emptied {
-                    info!(group = %self.table.name(group), "a group has lost its last asset; its topic stays");
-                }
-                if let Some(reason) = applied.refused {
-                    warn!(asset, %reason, "an asset cannot be put into a group");
-                    self.derived.unreadable_map_records.inc();
-                }
-            }
-            MapEvent::Unreadable => {
-                self.derived.unreadable_map_records.inc();
-            }
-            MapEvent::Unavailable(why) => {
-                warn!("{why}; trying on");
-                self.health.pending("uns_map", why);
-            }
-            MapEvent::CaughtUp => {}
-        }
-    }
-
-    /// Makes sure that all groups have their topics. While one is missing nothing is read: its records
-    /// could not be written, and passing them over would lose them.
-    fn ensure_topics(&mut self) -> Result<bool, DeriveError> {
-        if self.topics.are_ready() {
-            return Ok(true);
-        }
-        // Creating topics can take longer than a transaction may stay open.
-        self.commit()?;
-        if let Err(error) = self.topics.ensure(&self.table, self.writer.producer()) {
-            self.metrics.kafka_error();
-            let why = format!(
-                "derived topics cannot be created: {error}; allow this program to create and write the topics asset_stream_*"
-            );
-            if let Some(held_back) = self.state.log.allow() {
-                warn!(held_back, "{why}");
-            }
-            self.health.pending("topics", why);
-            return Ok(false);
-        }
-        self.health.settled("topics");
-        Ok(true)
     }
 
     fn serve_group(&mut self) -> Result<(), DeriveError> {
@@ -247,72 +171,6 @@ impl Pump {
             self.metrics.remove_partition(*partition);
         }
         Ok(self.source.unassign(partitions)?)
-    }
-
-    fn derive_chunk(&mut self) -> Result<(), WriteError> {
-        let mut taken = 0;
-        let mut result = Ok(());
-        for at in 0..self.state.chunk.len() {
-            result = self.derive_next(at);
-            if result.is_err() {
-                break;
-            }
-            taken += 1;
-        }
-        self.metrics.consumed(taken);
-        result
-    }
-
-    fn derive_next(&mut self, at: usize) -> Result<(), WriteError> {
-        let state = &mut self.state;
-        let record = match state.chunk.get(at) {
-            Taken::Record(record) => record,
-            Taken::Error { partition, error } => {
-                self.metrics.kafka_error();
-                warn!(
-                    partition,
-                    error, "Kafka's client reports a problem with a partition and goes on"
-                );
-                return Ok(());
-            }
-        };
-        if !state.assigned.contains(&record.partition) {
-            return Ok(());
-        }
-        match route(&record, &self.table, self.format, &mut state.buffer) {
-            Ok(None) => {
-                self.derived.unmatched.inc();
-            }
-            Err(poison) => pass_over(&record, poison, &self.metrics, &mut state.log),
-            Ok(Some(routed)) => {
-                let outgoing = Outgoing {
-                    partition: record.partition,
-                    key: routed.key,
-                    value: routed.value,
-                    timestamp_ms: timestamp(&record),
-                };
-                if !self.writer.is_open() {
-                    self.writer.begin()?;
-                    (state.written, state.since) = (0, Instant::now());
-                }
-                // Every group in the table has its topic, since `ensure_topics` comes first.
-                let gone = WriteError::Abort(KafkaError::MessageProduction(
-                    RDKafkaErrorCode::UnknownTopic,
-                ));
-                let topic = self.topics.get(routed.group).ok_or(gone)?;
-                let mut headers = state.chunk.headers(at);
-                while let Err(code) = topic.enqueue(&outgoing, &mut headers) {
-                    if let Some(error) = self.writer.judge(code) {
-                        return Err(error);
-                    }
-                    std::thread::sleep(FULL_WAIT);
-                }
-                state.written += 1;
-                self.derived.written.inc();
-            }
-        }
-        state.positions.taken(record.partition, record.offset);
-        Ok(())
     }
 
     fn commit_when_due(&mut self) -> Result<(), DeriveError> {
@@ -368,6 +226,7 @@ impl Pump {
     /// Aborts the open transaction and goes back to where it began.
     fn give_up(&mut self) -> Result<(), DeriveError> {
         self.writer.abort()?;
+        self.state.aborts += 1;
         self.derived.transaction(Outcome::Aborted);
         let back = self.state.positions.rewind();
         if !back.is_empty() {
@@ -387,22 +246,5 @@ impl Pump {
         }
         self.derived.groups.set(self.table.groups().count() as u64);
         self.derived.assets.set(self.table.assets() as u64);
-    }
-}
-
-/// The source's, so that a derived record has the time of its event; now where the source has none.
-fn timestamp(record: &Record<'_>) -> i64 {
-    match record.timestamp.kind {
-        TimestampKind::Unknown => 0,
-        TimestampKind::Producer | TimestampKind::Broker => record.timestamp.ms,
-    }
-}
-
-/// Counts and logs a record that cannot be derived.
-fn pass_over(record: &Record<'_>, poison: Poison, metrics: &Metrics, log: &mut LogLimit) {
-    metrics.poison(poison);
-    if let Some(held_back) = log.allow() {
-        let (partition, offset) = (record.partition, record.offset);
-        warn!(partition, offset, reason = %poison, held_back, "a record cannot be derived and is passed over");
     }
 }

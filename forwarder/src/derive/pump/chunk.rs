@@ -1,0 +1,138 @@
+//! The pump's part that derives the records of a chunk.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+use tracing::warn;
+
+use super::Pump;
+use crate::consume::Taken;
+use crate::derive::DeriveError;
+use crate::derive::enqueue::Outgoing;
+use crate::derive::route::{Joined, route};
+use crate::derive::writer::WriteError;
+use crate::log_limit::LogLimit;
+use crate::metrics::Metrics;
+use crate::route::{Poison, Record, TimestampKind};
+
+/// How long to wait for room in librdkafka's queue.
+const FULL_WAIT: Duration = Duration::from_millis(1);
+
+impl Pump {
+    pub(super) fn derive_chunk(&mut self) -> Result<(), DeriveError> {
+        let (mut at, mut map_is_new) = (0, false);
+        while at < self.state.chunk.len() {
+            match self.derive_next(at, map_is_new) {
+                Ok(true) => at += 1,
+                Ok(false) => {
+                    let aborts = self.state.aborts;
+                    self.catch_up_with_map()?;
+                    if self.state.aborts != aborts {
+                        return self.give_up_from(at);
+                    }
+                    if self.stop.is_cancelled() {
+                        break;
+                    }
+                    map_is_new = true;
+                }
+                Err(error) => {
+                    self.note_untaken(at);
+                    return self.recover(error);
+                }
+            }
+        }
+        self.metrics.consumed(at as u64);
+        Ok(())
+    }
+
+    /// Reads the chunk's records from a place on again, with all that was given up before them.
+    fn give_up_from(&mut self, at: usize) -> Result<(), DeriveError> {
+        self.note_untaken(at);
+        self.give_up()
+    }
+
+    /// What the chunk still holds is to be read again with what is given up: the client's own position is
+    /// behind it already.
+    fn note_untaken(&mut self, at: usize) {
+        let state = &mut self.state;
+        for at in at..state.chunk.len() {
+            if let Taken::Record(record) = state.chunk.get(at)
+                && state.assigned.contains(&record.partition)
+            {
+                state.positions.taken(record.partition, record.offset);
+            }
+        }
+    }
+
+    /// Derives one record; false when the map has to be as new as the record first.
+    fn derive_next(&mut self, at: usize, map_is_new: bool) -> Result<bool, WriteError> {
+        let state = &mut self.state;
+        let record = match state.chunk.get(at) {
+            Taken::Record(record) => record,
+            Taken::Error { partition, error } => {
+                self.metrics.kafka_error();
+                warn!(
+                    partition,
+                    error, "Kafka's client reports a problem with a partition and goes on"
+                );
+                return Ok(true);
+            }
+        };
+        if !state.assigned.contains(&record.partition) {
+            return Ok(true);
+        }
+        match route(&record, &self.table, self.format, &mut state.buffer) {
+            Ok(Joined::Unknown) if !map_is_new => return Ok(false),
+            Ok(Joined::Unknown | Joined::Nowhere) => {
+                self.derived.unmatched.inc();
+            }
+            Err(poison) => pass_over(&record, poison, &self.metrics, &mut state.log),
+            Ok(Joined::To(routed)) => {
+                let outgoing = Outgoing {
+                    partition: record.partition,
+                    key: routed.key,
+                    value: routed.value,
+                    timestamp_ms: timestamp(&record),
+                };
+                if !self.writer.is_open() {
+                    self.writer.begin()?;
+                    (state.written, state.since) = (0, Instant::now());
+                }
+                // Every group in the table has its topic, since `ensure_topics` comes first.
+                let gone = WriteError::Abort(KafkaError::MessageProduction(
+                    RDKafkaErrorCode::UnknownTopic,
+                ));
+                let topic = self.topics.get(routed.group).ok_or(gone)?;
+                let mut headers = state.chunk.headers(at);
+                while let Err(code) = topic.enqueue(&outgoing, &mut headers) {
+                    if let Some(error) = self.writer.judge(code) {
+                        return Err(error);
+                    }
+                    std::thread::sleep(FULL_WAIT);
+                }
+                state.written += 1;
+                self.derived.written.inc();
+            }
+        }
+        state.positions.taken(record.partition, record.offset);
+        Ok(true)
+    }
+}
+
+/// The source's, so that a derived record has the time of its event; now where the source has none.
+fn timestamp(record: &Record<'_>) -> i64 {
+    match record.timestamp.kind {
+        TimestampKind::Unknown => 0,
+        TimestampKind::Producer | TimestampKind::Broker => record.timestamp.ms,
+    }
+}
+
+/// Counts and logs a record that cannot be derived.
+fn pass_over(record: &Record<'_>, poison: Poison, metrics: &Metrics, log: &mut LogLimit) {
+    metrics.poison(poison);
+    if let Some(held_back) = log.allow() {
+        let (partition, offset) = (record.partition, record.offset);
+        warn!(partition, offset, reason = %poison, held_back, "a record cannot be derived and is passed over");
+    }
+}
