@@ -14,6 +14,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::settling::SeenMap;
+pub use super::settling::Settling;
+
 /// How long a question may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -99,6 +102,25 @@ pub trait ControlPlane: Send + Sync {
     /// When Kafka does not take it.
     async fn withdraw(&self, pool: &PoolRef) -> Result<(), ControlPlaneError>;
 
+    /// How far members are with a pool's newest map. A control plane that routers do not follow has none.
+    fn settling(&self, _pool: &PoolRef) -> Settling {
+        Settling::default()
+    }
+
+    /// Withdraws the acknowledgement of a member that is gone. A control plane that members cannot leave
+    /// behind anything on has nothing to withdraw.
+    ///
+    /// # Errors
+    /// When Kafka does not take it.
+    async fn forget(
+        &self,
+        _pool: &PoolRef,
+        _role: ControlRole,
+        _member: &str,
+    ) -> Result<(), ControlPlaneError> {
+        Ok(())
+    }
+
     /// How far a consumer group was a few seconds ago; `None` when Kafka cannot be asked.
     fn progress(&self, kafka: &KafkaSettings, topic: &str, group: &str) -> Option<Progress>;
 
@@ -112,6 +134,7 @@ pub struct KafkaControlPlane {
     topic: String,
     followed: Mutex<BTreeMap<String, Followed>>,
     progress: Arc<Mutex<BTreeMap<String, Asked>>>,
+    seen: Mutex<BTreeMap<String, SeenMap>>,
     changes: watch::Sender<u64>,
 }
 
@@ -135,6 +158,7 @@ impl KafkaControlPlane {
             topic: topic.to_owned(),
             followed: Mutex::default(),
             progress: Arc::default(),
+            seen: Mutex::default(),
             changes: watch::Sender::new(0),
         }
     }
@@ -228,6 +252,40 @@ impl ControlPlane for KafkaControlPlane {
             }
         }
         Ok(())
+    }
+
+    fn settling(&self, pool: &PoolRef) -> Settling {
+        let Ok(state) = self.caught_up(&pool.kafka) else {
+            return Settling {
+                since_published: Duration::ZERO,
+                routers_settled: Duration::ZERO,
+                ..Settling::default()
+            };
+        };
+        let of_pool = state
+            .acks
+            .iter()
+            .filter(|((name, role, _), _)| *name == pool.name && *role == ControlRole::Router);
+        let routers: BTreeMap<String, u64> = of_pool
+            .map(|((_, _, member), ack)| (member.clone(), ack.epoch))
+            .collect();
+        let epoch = state.maps.get(&pool.name).map_or(0, |map| map.epoch());
+        let all_acknowledged = routers.values().all(|&acknowledged| acknowledged >= epoch);
+        let mut seen = self.seen.lock();
+        let known = seen.get(&pool.name).copied();
+        let updated = SeenMap::update(known, epoch, all_acknowledged, Instant::now());
+        seen.insert(pool.name.clone(), updated);
+        updated.settling(routers)
+    }
+
+    async fn forget(
+        &self,
+        pool: &PoolRef,
+        role: ControlRole,
+        member: &str,
+    ) -> Result<(), ControlPlaneError> {
+        let followed = self.follow(&pool.kafka)?;
+        Ok(followed.topic.leave(&pool.name, role, member).await?)
     }
 
     fn progress(&self, kafka: &KafkaSettings, topic: &str, group: &str) -> Option<Progress> {

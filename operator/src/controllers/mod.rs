@@ -7,6 +7,7 @@ pub mod forwarder_pool;
 pub mod kafka_connection;
 pub mod nats_shard;
 pub mod plain;
+mod settling;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ofa_crds::api::{NatsShard, PAUSED_ANNOTATION};

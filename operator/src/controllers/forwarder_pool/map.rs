@@ -1,4 +1,4 @@
-//! Which shards a pool's map holds: a pure decision.
+//! Which shards a pool's map is to hold: a pure decision.
 
 use std::collections::BTreeMap;
 
@@ -19,23 +19,23 @@ pub struct Candidate {
     pub tls_secret: Option<String>,
 }
 
-/// What becomes of the map.
+/// The map that the resources ask for.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Decision {
-    /// The published one holds; shards named here join when they are ready for the first time.
-    Keep {
-        /// Resources that are waited for.
+pub enum Wanted {
+    /// This one, under no epoch yet.
+    Map {
+        /// The map.
+        map: ShardMap,
+        /// Resources that join when they are ready for the first time.
         waiting: Vec<String>,
     },
-    /// This one takes its place.
-    Publish(ShardMap),
     /// There is none yet, and these must be ready first.
     Wait(Vec<String>),
-    /// Nothing can be published.
+    /// None can be made.
     Refuse(String),
 }
 
-/// The shards of `namespace` with all of `labels`.
+/// The shards of `namespace` with all of `labels`; one that is being deleted gives its assets away.
 #[must_use]
 pub fn select(
     shards: &[NatsShard],
@@ -45,11 +45,38 @@ pub fn select(
     let selected = shards.iter().filter(|shard| {
         let own = shard.metadata.labels.as_ref();
         shard.metadata.namespace.as_deref() == Some(namespace)
+            && shard.metadata.deletion_timestamp.is_none()
             && labels
                 .iter()
                 .all(|(key, value)| own.and_then(|own| own.get(key)) == Some(value))
     });
     selected.map(candidate).collect()
+}
+
+/// Shards of `namespace` that are not among the `selected` any more and still in the published map: until the
+/// map has let go of them, forwarders publish to them too.
+#[must_use]
+pub fn leaving(
+    shards: &[NatsShard],
+    namespace: &str,
+    selected: &[Candidate],
+    published: Option<&ShardMap>,
+) -> Vec<Candidate> {
+    let others = shards
+        .iter()
+        .filter(|shard| shard.metadata.namespace.as_deref() == Some(namespace))
+        .map(candidate)
+        .filter(|other| selected.iter().all(|c| c.resource != other.resource));
+    others
+        .filter(|other| {
+            let shard = other.shard.as_ref();
+            shard.is_some_and(|shard| is_member(shard, published))
+        })
+        .collect()
+}
+
+fn is_member(shard: &Shard, published: Option<&ShardMap>) -> bool {
+    published.is_some_and(|map| map.shards().iter().any(|s| s.name == shard.name))
 }
 
 fn candidate(shard: &NatsShard) -> Candidate {
@@ -73,57 +100,42 @@ fn candidate(shard: &NatsShard) -> Candidate {
     }
 }
 
-/// Decides what becomes of the published map. A shard joins when it is ready for the first time and
-/// stays, ready or not, until it is no longer selected: assets move when somebody asks for it, not when
-/// a node is away. The first map waits for all, or it would be followed by another at once.
+/// Says which map is wanted. A shard joins when it is ready for the first time and stays, ready or not, until it
+/// is no longer selected: assets move when somebody asks for it, not when a node is away. The first map waits for
+/// all, or it would be followed by another at once.
 #[must_use]
-pub fn decide(
+pub fn wanted(
     candidates: &[Candidate],
     published: Option<&ShardMap>,
     ring_replicas: u32,
-) -> Decision {
+) -> Wanted {
     if let Some(twice) = shared_name(candidates) {
-        return Decision::Refuse(twice);
+        return Wanted::Refuse(twice);
     }
     if candidates.is_empty() {
         return match published {
-            None => Decision::Wait(vec![
+            None => Wanted::Wait(vec![
                 "a NatsShard that spec.shardSelector selects".to_owned(),
             ]),
-            Some(map) => Decision::Refuse(format!(
+            Some(map) => Wanted::Refuse(format!(
                 "spec.shardSelector selects no NatsShard any more; the map of epoch {} stays in force until it selects one",
                 map.epoch()
             )),
         };
     }
-    let is_member = |shard: &Shard| {
-        published.is_some_and(|map| map.shards().iter().any(|s| s.name == shard.name))
-    };
     let (joined, waiting): (Vec<&Candidate>, Vec<&Candidate>) = candidates.iter().partition(|c| {
-        c.shard
-            .as_ref()
-            .is_some_and(|shard| c.ready || is_member(shard))
+        let shard = c.shard.as_ref();
+        shard.is_some_and(|shard| c.ready || is_member(shard, published))
     });
     let waiting: Vec<String> = waiting.into_iter().map(|c| c.resource.clone()).collect();
     if joined.is_empty() || (published.is_none() && !waiting.is_empty()) {
-        return Decision::Wait(waiting);
+        return Wanted::Wait(waiting);
     }
     let mut shards: Vec<Shard> = joined.into_iter().filter_map(|c| c.shard.clone()).collect();
     shards.sort_by(|a, b| a.name.cmp(&b.name));
-    next_map(shards, published, ring_replicas, waiting)
-}
-
-fn next_map(
-    shards: Vec<Shard>,
-    published: Option<&ShardMap>,
-    ring_replicas: u32,
-    waiting: Vec<String>,
-) -> Decision {
-    let epoch = published.map_or(0, ShardMap::epoch);
-    match ShardMap::from_ring(epoch, shards, ring_replicas) {
-        Ok(map) if published == Some(&map) => Decision::Keep { waiting },
-        Ok(map) => Decision::Publish(map.with_epoch(epoch + 1)),
-        Err(error) => Decision::Refuse(refusal(&error)),
+    match ShardMap::from_ring(0, shards, ring_replicas) {
+        Ok(map) => Wanted::Map { map, waiting },
+        Err(error) => Wanted::Refuse(refusal(&error)),
     }
 }
 
@@ -165,9 +177,9 @@ mod tests {
         }
     }
 
-    fn published(candidates: &[Candidate], before: Option<&ShardMap>) -> ShardMap {
-        match decide(candidates, before, 8) {
-            Decision::Publish(map) => map,
+    fn asked(candidates: &[Candidate], before: Option<&ShardMap>) -> (ShardMap, Vec<String>) {
+        match wanted(candidates, before, 8) {
+            Wanted::Map { map, waiting } => (map, waiting),
             other => panic!("{other:?}"),
         }
     }
@@ -182,43 +194,35 @@ mod tests {
     #[test]
     fn the_first_map_waits_for_all_selected_shards() {
         let candidates = [shard("A", true), shard("B", false)];
-        assert_eq!(
-            decide(&candidates, None, 8),
-            Decision::Wait(vec!["b".into()])
-        );
-        let map = published(&[shard("B", true), shard("A", true)], None);
-        assert_eq!((map.epoch(), names(&map)), (1, vec!["A", "B"]));
+        assert_eq!(wanted(&candidates, None, 8), Wanted::Wait(vec!["b".into()]));
+        let (map, _) = asked(&[shard("B", true), shard("A", true)], None);
+        assert_eq!(names(&map), ["A", "B"]);
     }
 
     #[test]
     fn a_shard_that_is_away_for_a_while_stays_in_the_map() {
-        let map = published(&[shard("A", true), shard("B", true)], None);
+        let (map, _) = asked(&[shard("A", true), shard("B", true)], None);
         let away = [shard("A", true), shard("B", false)];
-        assert_eq!(
-            decide(&away, Some(&map), 8),
-            Decision::Keep { waiting: vec![] }
-        );
+        assert_eq!(asked(&away, Some(&map)), (map, vec![]));
     }
 
     #[test]
-    fn a_new_shard_joins_when_it_is_ready_and_the_epoch_goes_on() {
-        let map = published(&[shard("A", true)], None).with_epoch(7);
+    fn a_new_shard_joins_when_it_is_ready() {
+        let (map, _) = asked(&[shard("A", true)], None);
         let joining = [shard("A", true), shard("B", false)];
         assert_eq!(
-            decide(&joining, Some(&map), 8),
-            Decision::Keep {
-                waiting: vec!["b".into()]
-            }
+            asked(&joining, Some(&map)),
+            (map.clone(), vec!["b".to_owned()])
         );
-        let next = published(&[shard("A", false), shard("B", true)], Some(&map));
-        assert_eq!((next.epoch(), names(&next)), (8, vec!["A", "B"]));
+        let (next, _) = asked(&[shard("A", false), shard("B", true)], Some(&map));
+        assert_eq!(names(&next), ["A", "B"]);
     }
 
     #[test]
     fn a_shard_that_is_no_longer_selected_leaves_but_never_the_last() {
-        let map = published(&[shard("A", true), shard("B", true)], None);
-        assert_eq!(names(&published(&[shard("A", true)], Some(&map))), ["A"]);
-        assert!(matches!(decide(&[], Some(&map), 8), Decision::Refuse(_)));
+        let (map, _) = asked(&[shard("A", true), shard("B", true)], None);
+        assert_eq!(names(&asked(&[shard("A", true)], Some(&map)).0), ["A"]);
+        assert!(matches!(wanted(&[], Some(&map), 8), Wanted::Refuse(_)));
     }
 
     #[test]
@@ -226,8 +230,46 @@ mod tests {
         let mut twin = shard("A", true);
         twin.resource = "twin".into();
         assert!(matches!(
-            decide(&[shard("A", true), twin], None, 8),
-            Decision::Refuse(_)
+            wanted(&[shard("A", true), twin], None, 8),
+            Wanted::Refuse(_)
         ));
+    }
+
+    fn resource(name: &str) -> NatsShard {
+        let mut shard = NatsShard::new(name, ofa_crds::api::NatsShardSpec::default());
+        shard.metadata.namespace = Some("n".to_owned());
+        shard.status = Some(ofa_crds::api::NatsShardStatus {
+            cluster_name: Some(name.to_owned()),
+            urls: vec![format!("nats://{name}:4222")],
+            ..Default::default()
+        });
+        shard
+    }
+
+    #[test]
+    fn a_deleted_shard_leaves_and_forwarders_keep_its_credentials_meanwhile() {
+        let mut shards = [resource("a"), resource("b"), resource("c")];
+        let all = select(&shards, "n", &BTreeMap::new());
+        let candidates: Vec<Candidate> = all[..2].iter().cloned().map(ready).collect();
+        let (map, _) = asked(&candidates, None);
+
+        shards[1].metadata.deletion_timestamp = Some(
+            k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH),
+        );
+        let selected = select(&shards, "n", &BTreeMap::new());
+        let of = |candidates: &[Candidate]| -> Vec<String> {
+            candidates.iter().map(|c| c.resource.clone()).collect()
+        };
+        assert_eq!(of(&selected), ["a", "c"]);
+        assert_eq!(of(&leaving(&shards, "n", &selected, Some(&map))), ["b"]);
+        assert_eq!(of(&leaving(&shards, "n", &selected, None)), [""; 0]);
+        assert_eq!(of(&leaving(&shards, "m", &selected, Some(&map))), [""; 0]);
+    }
+
+    fn ready(candidate: Candidate) -> Candidate {
+        Candidate {
+            ready: true,
+            ..candidate
+        }
     }
 }

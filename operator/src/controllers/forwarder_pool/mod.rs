@@ -1,23 +1,23 @@
 //! `ForwarderPool`: forwarders and the shard map they act by.
 
 pub mod build;
+pub mod handover;
 pub mod map;
+mod reshard;
 mod status;
 pub mod validate;
 
-use std::sync::Arc;
-
 use jiff::{SignedDuration, Timestamp};
-use ofa_crds::ShardMap;
 use ofa_crds::api::{ForwarderPool, ForwarderPoolStatus};
 
-use self::map::{Candidate, Decision, decide, select};
-use self::status::{Observed, status, unacknowledged};
+use self::map::{leaving, select};
+use self::reshard::{follow_map, kafka_outcome};
+use self::status::{Observed, status};
 use self::validate::{ValidPool, control_name, validate};
-use super::conditions::{Outcome, of_instances};
-use super::control_plane::{ControlPlaneError, PoolRef, Published};
+use super::conditions::Outcome;
+use super::control_plane::{PoolRef, Published};
 use super::{Context, Identity, Removal, kafka_connection};
-use crate::platform::{Phase, PlatformError, WorkloadId, WorkloadState};
+use crate::platform::{PlatformError, WorkloadId};
 
 /// Brings a pool about: validate, select shards, run forwarders, publish the map, say how far it is.
 pub async fn reconcile(pool: &ForwarderPool, context: &Context<'_>) -> ForwarderPoolStatus {
@@ -81,22 +81,20 @@ async fn steps(
     context: &Context<'_>,
     observed: &mut Observed,
 ) -> Result<Outcome, PlatformError> {
-    let shards = select(
-        context.shards,
-        &valid.identity.namespace,
-        &valid.shard_labels,
-    );
     let paused = pool.spec.paused || valid.identity.paused;
-    if !paused {
-        let namespace = &valid.identity.namespace;
-        let certificate =
-            kafka_connection::has_client_certificate(&valid.kafka, namespace, context.platform)
-                .await?;
-        let workload = build::build(valid, &shards, context.settings, certificate);
-        context.platform.ensure(&workload).await?;
-    }
     observed.forwarders = context.platform.observe(&valid.workload_id()).await?;
-    let Some(pool_ref) = pool_ref(&valid.identity, context) else {
+    let pool_ref = pool_ref(&valid.identity, context);
+    let published = match pool_ref {
+        Some(pool_ref) => Some(context.control.published(pool_ref).await),
+        None => None,
+    };
+    let known = published.as_ref().and_then(|it| it.as_ref().ok());
+    // Without the map it is not known which credentials forwarders that run still need.
+    if !paused && (known.is_some() || observed.forwarders.is_none()) {
+        run_forwarders(valid, known, context).await?;
+        observed.forwarders = context.platform.observe(&valid.workload_id()).await?;
+    }
+    let (Some(pool_ref), Some(published)) = (pool_ref, published) else {
         return Ok(Outcome::under_way(
             "KafkaUnknown",
             "how to reach Kafka is not known yet",
@@ -106,7 +104,7 @@ async fn steps(
         context
             .control
             .progress(&pool_ref.kafka, &valid.source.topic, &valid.consumer_group);
-    let published = match context.control.published(pool_ref).await {
+    let published = match published {
         Ok(published) => published,
         Err(error) => return Ok(kafka_outcome(&error)),
     };
@@ -117,102 +115,27 @@ async fn steps(
             "changes are paused (spec.paused or the pause annotation)",
         ));
     }
-    Ok(follow_map(valid, &shards, published, pool_ref, context, observed).await)
+    let shards = selected(valid, context);
+    follow_map(valid, &shards, published, pool_ref, context, observed).await
 }
 
-/// Decides about the map, publishes it if need be, and says what is waited for.
-async fn follow_map(
+fn selected(valid: &ValidPool, context: &Context<'_>) -> Vec<map::Candidate> {
+    let namespace = &valid.identity.namespace;
+    select(context.shards, namespace, &valid.shard_labels)
+}
+
+async fn run_forwarders(
     valid: &ValidPool,
-    shards: &[Candidate],
-    published: Published,
-    pool_ref: &PoolRef,
+    published: Option<&Published>,
     context: &Context<'_>,
-    observed: &mut Observed,
-) -> Outcome {
-    let waiting = match decide(shards, published.map.as_deref(), valid.ring_replicas) {
-        Decision::Refuse(why) => return Outcome::stalled("NoShardMap", why),
-        Decision::Wait(waiting) => {
-            let waited = waiting.join(", ");
-            return Outcome::under_way(
-                "WaitingForShards",
-                format!("waits until ready for the first time: {waited}"),
-            );
-        }
-        Decision::Publish(map) => {
-            if let Some(outcome) = hold_back(observed.forwarders.as_ref()) {
-                return outcome;
-            }
-            if let Err(error) = publish(&map, pool_ref, context).await {
-                return kafka_outcome(&error);
-            }
-            observed.published = Some(Published {
-                map: Some(Arc::new(map)),
-                ..published
-            });
-            Vec::new()
-        }
-        Decision::Keep { waiting } => waiting,
-    };
-    settle(observed, &waiting)
-}
-
-async fn publish(
-    map: &ShardMap,
-    pool: &PoolRef,
-    context: &Context<'_>,
-) -> Result<(), ControlPlaneError> {
-    let shards: Vec<&str> = map
-        .shards()
-        .iter()
-        .map(|shard| shard.name.as_str())
-        .collect();
-    tracing::info!(
-        pool = pool.name,
-        epoch = map.epoch(),
-        ?shards,
-        "publishes the shard map"
-    );
-    context.control.publish(pool, map).await
-}
-
-/// A running forwarder must have the credentials of every shard before it is told to use it; one that
-/// starts later starts with them.
-fn hold_back(forwarders: Option<&WorkloadState>) -> Option<Outcome> {
-    let mut instances = forwarders?.instances.iter();
-    let outdated =
-        instances.find(|instance| !instance.current && instance.phase == Phase::Running)?;
-    let message = format!(
-        "{} has no credentials of the new shard yet; the shard map follows",
-        outdated.name
-    );
-    Some(Outcome::under_way("RollingUpdate", message))
-}
-
-fn settle(observed: &Observed, waiting: &[String]) -> Outcome {
-    let (Some(forwarders), Some(published)) = (&observed.forwarders, &observed.published) else {
-        return Outcome::under_way("Creating", "the forwarders are about to be created");
-    };
-    if let Some(outcome) = of_instances(forwarders) {
-        return outcome;
-    }
-    let behind = unacknowledged(forwarders, published);
-    if !behind.is_empty() {
-        let message = format!(
-            "have not acknowledged the shard map yet: {}",
-            behind.join(", ")
-        );
-        return Outcome::under_way("Unacknowledged", message);
-    }
-    if !waiting.is_empty() {
-        let message = format!(
-            "waits until ready for the first time: {}",
-            waiting.join(", ")
-        );
-        return Outcome::under_way("WaitingForShards", message);
-    }
-    Outcome::ready("all forwarders are ready and act by the published shard map")
-}
-
-fn kafka_outcome(error: &ControlPlaneError) -> Outcome {
-    Outcome::under_way("KafkaUnreachable", format!("{error}; trying again"))
+) -> Result<(), PlatformError> {
+    let namespace = &valid.identity.namespace;
+    let certificate =
+        kafka_connection::has_client_certificate(&valid.kafka, namespace, context.platform).await?;
+    let mut shards = selected(valid, context);
+    let map = published.and_then(|published| published.map.as_deref());
+    shards.extend(leaving(context.shards, namespace, &shards, map));
+    shards.sort_by(|a, b| a.resource.cmp(&b.resource));
+    let workload = build::build(valid, &shards, context.settings, certificate);
+    context.platform.ensure(&workload).await
 }

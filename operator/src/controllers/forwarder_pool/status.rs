@@ -4,34 +4,64 @@ use jiff::Timestamp;
 use ofa_crds::api::{ConditionStatus, ForwarderPool, ForwarderPoolStatus, READY};
 
 use crate::controllers::conditions::{Outcome, merge};
-use crate::controllers::control_plane::{Progress, Published};
-use crate::platform::WorkloadState;
+use crate::controllers::control_plane::{Progress, Published, Settling};
+use crate::platform::{InstanceState, Phase, WorkloadState};
 
 /// What was observed; what could not be keeps what was known.
 #[derive(Debug, Default)]
 pub(super) struct Observed {
     pub(super) forwarders: Option<WorkloadState>,
     pub(super) published: Option<Published>,
+    pub(super) settling: Option<Settling>,
     pub(super) progress: Option<Progress>,
 }
 
 /// Forwarders that have not acknowledged the published map.
 pub(super) fn unacknowledged(forwarders: &WorkloadState, published: &Published) -> Vec<String> {
+    behind(forwarders.instances.iter(), published)
+}
+
+/// Forwarders that publish now and have not acknowledged the published map. One that is about to start begins
+/// with the newest map.
+pub(super) fn running_behind(
+    forwarders: Option<&WorkloadState>,
+    published: &Published,
+) -> Vec<String> {
+    let instances = forwarders.into_iter().flat_map(|state| &state.instances);
+    let runs =
+        |instance: &&InstanceState| matches!(instance.phase, Phase::Running | Phase::Stopping);
+    behind(instances.filter(runs), published)
+}
+
+fn behind<'a>(
+    instances: impl Iterator<Item = &'a InstanceState>,
+    published: &Published,
+) -> Vec<String> {
     let Some(map) = &published.map else {
         return Vec::new();
     };
-    let behind = |name: &String| {
+    let is_behind = |name: &String| {
         published
             .acknowledged
             .get(name)
             .is_none_or(|&epoch| epoch < map.epoch())
     };
-    forwarders
-        .instances
-        .iter()
+    instances
         .map(|instance| instance.name.clone())
-        .filter(behind)
+        .filter(is_behind)
         .collect()
+}
+
+/// Routers that have not acknowledged the published map.
+pub(super) fn routers_behind(settling: &Settling, published: &Published) -> Vec<String> {
+    let Some(map) = &published.map else {
+        return Vec::new();
+    };
+    let late = settling
+        .routers
+        .iter()
+        .filter(|(_, epoch)| **epoch < map.epoch());
+    late.map(|(name, _)| name.clone()).collect()
 }
 
 /// The status after `outcome`.
@@ -53,6 +83,10 @@ pub(super) fn status(
     }
     if let (Some(forwarders), Some(published)) = (&observed.forwarders, &observed.published) {
         status.unacknowledged = unacknowledged(forwarders, published);
+        if let Some(settling) = &observed.settling {
+            let routers = routers_behind(settling, published);
+            status.unacknowledged.extend(routers);
+        }
     }
     status.partitions = observed
         .progress

@@ -151,16 +151,25 @@ async fn still_owns_assets(
     {
         match context.control.published(pool).await {
             Ok(published) => {
-                let Some(map) = published.map else { continue };
+                let Some(map) = &published.map else { continue };
                 if map
                     .shards()
                     .iter()
                     .any(|owner| owner.name.as_str() == ring_name)
                 {
                     return Some(format!(
-                        "the shard still has assets in the shard map of pool {} (epoch {}): put its manifest back, \
-                         without the labels that the pool's shardSelector asks for, wait until the pool is Ready, \
-                         then delete it",
+                        "the shard still has assets in the shard map of pool {} (epoch {}); it goes when the pool has \
+                         moved them to its other shards, which its conditions tell about",
+                        pool.name,
+                        map.epoch()
+                    ));
+                }
+                let behind = published.acknowledged.iter();
+                if let Some((member, _)) =
+                    behind.into_iter().find(|(_, epoch)| **epoch < map.epoch())
+                {
+                    return Some(format!(
+                        "forwarder {member} of pool {} may still publish to it: it has not acknowledged epoch {} yet",
                         pool.name,
                         map.epoch()
                     ));
