@@ -103,7 +103,7 @@ impl Reconciler {
                 pool.status = Some(forwarder_pool::reconcile(pool, &context).await);
             }
             Manifest::AssetGroup(group) => {
-                group.status = Some(asset_group::reconcile(group, context.platform));
+                group.status = Some(asset_group::reconcile(group, &context).await);
             }
         }
         report(&object, &before);
@@ -191,7 +191,8 @@ impl Reconciler {
         let shards = self.shards();
         let context = self.context(&shards, &pools);
         let removal = match &object {
-            Manifest::Service(_) | Manifest::AssetGroup(_) => Ok(Removal::Done),
+            Manifest::Service(_) => Ok(Removal::Done),
+            Manifest::AssetGroup(group) => asset_group::finalize(group, &context).await,
             Manifest::StatefulSet(_) | Manifest::Deployment(_) => self.remove_workload(key).await,
             Manifest::NatsShard(shard) => nats_shard::finalize(shard, &context).await,
             Manifest::ForwarderPool(pool) => forwarder_pool::finalize(pool, &context).await,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ofa_crds::api::{ForwarderPool, NatsShard, NatsShardStatus};
 use ofa_crds::kafka::KafkaSettings;
 use ofa_operator::controllers::Settings;
+use ofa_operator::controllers::asset_group::{build as group_build, validate as group_validate};
 use ofa_operator::controllers::forwarder_pool::{
     build as pool_build, map, validate as pool_validate,
 };
@@ -14,7 +15,7 @@ use ofa_operator::controllers::nats_shard::{
     build as shard_build, conf, validate as shard_validate,
 };
 use ofa_operator::plain::{Plain, Service, workload};
-use ofa_operator::platform::Workload;
+use ofa_operator::platform::{EnvVar, Workload};
 use ofa_operator::resources::{Document, Manifest, parse_file};
 
 fn examples() -> PathBuf {
@@ -189,6 +190,39 @@ fn a_pool_with_every_option() {
          payload: Verbatim\n  deadLetterTopic: dead\n  image: registry.example/forwarder:x\n",
     );
     insta::assert_yaml_snapshot!("full_pool", pool(&manifests[0], &known));
+}
+
+#[test]
+fn a_native_group_with_every_option() {
+    let manifests = parse(
+        "apiVersion: fanout.openfactory.io/v1alpha1\nkind: AssetGroup\nmetadata: {name: halls, namespace: plant}\n\
+         spec:\n  sourceTopic: events\n  kafka: {bootstrapServers: \"k:9092\"}\n  \
+         grouping: {level: hall, value: \"-Halle $(3)\"}\n  \
+         stream: {engine: Native, partitions: 12, retentionMs: 60000}\n  \
+         serving: {resources: {limits: {memory: 64Mi}}, spread: {mode: Required}}\n",
+    );
+    let Manifest::AssetGroup(group) = &manifests[0] else {
+        panic!("{manifests:?}");
+    };
+    let valid = group_validate::validate(group, &settings()).unwrap();
+    let built = group_build::build(&valid, &settings(), false);
+    // A value is taken by the letter, whatever the platform would make of it.
+    assert_eq!(built.args, ["derive", "--value=-Halle $$(3)"]);
+    for (name, value) in [
+        ("KAFKA_BROKER", "k:9092"),
+        ("KAFKA_TOPIC", "events"),
+        ("GROUPING_LEVEL", "hall"),
+        ("DERIVED_PARTITIONS", "12"),
+        ("DERIVED_RETENTION_MS", "60000"),
+    ] {
+        let wanted = EnvVar::text(name, value);
+        assert!(built.env.contains(&wanted), "{wanted:?} in {:?}", built.env);
+    }
+    assert_eq!(
+        (built.image.as_str(), built.replicas),
+        ("openfactory-fanout/forwarder:1.2.3", 2)
+    );
+    assert_eq!(built.resources.limits["memory"], "64Mi");
 }
 
 #[test]

@@ -112,11 +112,11 @@ impl Kind for AssetGroup {
     status_of!(AssetGroupStatus);
 
     async fn reconcile(&self, context: &Context<'_>) -> AssetGroupStatus {
-        asset_group::reconcile(self, context.platform)
+        asset_group::reconcile(self, context).await
     }
 
-    async fn finalize(&self, _: &Context<'_>) -> Result<Removal, PlatformError> {
-        Ok(Removal::Done)
+    async fn finalize(&self, context: &Context<'_>) -> Result<Removal, PlatformError> {
+        asset_group::finalize(self, context).await
     }
 
     fn secrets(&self) -> Vec<&str> {
