@@ -7,6 +7,7 @@ use ofa_crds::control;
 use ofa_crds::kafka::KafkaSettings;
 
 use crate::kube::KubernetesArgs;
+use crate::plan;
 use crate::run::{self, RunError};
 use crate::status_table;
 
@@ -27,6 +28,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Prints the resources as `kubectl get` would
     Status(StatusArgs),
+    /// Tells what a folder of resources would change: what restarts, which share of the assets moves
+    Plan(PlanArgs),
 }
 
 /// Where workloads run.
@@ -53,6 +56,9 @@ pub struct RunArgs {
     /// Leaves all processes running at the end; the next run takes them over
     #[arg(long)]
     pub keep: bool,
+    /// Ends, as by SIGTERM, when the process that started it has ended, however that came about
+    #[arg(long)]
+    pub exit_with_parent: bool,
     /// Address for /metrics, /live and /ready, 127.0.0.1:9090 for example
     #[arg(long, env = "OFA_LISTEN")]
     pub listen: Option<std::net::SocketAddr>,
@@ -74,6 +80,15 @@ pub struct RunArgs {
     /// Logs as JSON, one object a line
     #[arg(long, env = "LOG_JSON")]
     pub log_json: bool,
+}
+
+#[derive(Debug, Args)]
+struct PlanArgs {
+    /// Folder with the YAML of the resources
+    #[arg(long)]
+    resources: PathBuf,
+    #[command(flatten)]
+    state: StateArgs,
 }
 
 #[derive(Debug, Args)]
@@ -122,6 +137,9 @@ impl Cli {
     pub async fn run(self) -> Result<(), RunError> {
         match self.command {
             Command::Run(args) => run::run(*args).await,
+            Command::Plan(PlanArgs { resources, state }) => {
+                plan::print(&state.state_dir, &resources).map_err(RunError::State)
+            }
             Command::Status(StatusArgs { state, output }) => {
                 status_table::print(&state.state_dir, output).map_err(RunError::State)
             }

@@ -6,6 +6,7 @@ pub mod http;
 pub mod kube;
 pub mod metrics;
 pub mod plain;
+pub mod plan;
 pub mod platform;
 pub mod reconciler;
 pub mod resources;

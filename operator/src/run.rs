@@ -33,6 +33,9 @@ const RESYNC_EVERY: Duration = Duration::from_secs(5);
 /// Changes that come together are taken together.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether the parent is still there: nobody starts the same thing again sooner.
+const PARENT_EVERY: Duration = Duration::from_millis(500);
+
 /// A broker that is away is said in conditions, once, and not by librdkafka many times a second.
 const QUIET: &str = "librdkafka=off,rdkafka=off";
 
@@ -80,6 +83,9 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         http::serve(address, metrics.clone()).await?;
     }
     let stop = stop_on_signal();
+    if args.exit_with_parent {
+        tokio::spawn(stop_with_parent(stop.clone()));
+    }
     match args.platform {
         PlatformKind::Local => run_local(args, metrics, &stop).await,
         PlatformKind::Kubernetes => run_kubernetes(args, metrics, &stop).await,
@@ -202,6 +208,16 @@ fn start_logging(args: &RunArgs) -> Result<(), RunError> {
         logging.try_init()
     };
     Ok(())
+}
+
+/// A process whose parent ends gets another one.
+async fn stop_with_parent(stop: CancellationToken) {
+    let parent = rustix::process::getppid();
+    while rustix::process::getppid() == parent {
+        tokio::time::sleep(PARENT_EVERY).await;
+    }
+    info!("the process that started this operator has ended");
+    stop.cancel();
 }
 
 fn stop_on_signal() -> CancellationToken {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ofa_crds::ShardMap;
 use ofa_crds::kafka::{ControlTopic, KafkaSettings};
+use ofa_crds::shard_map::HandoverPhase;
 use system::{Operator, condition, is_settled, object, processes};
 
 fn shard(name: &str, nodes: u16, more: &str) -> String {
@@ -130,6 +131,76 @@ fn a_missing_program_says_what_to_do() {
     assert_eq!(operator.left_behind(), Vec::<String>::new());
 }
 
+#[test]
+fn nothing_outlives_a_parent_that_asks_for_that() {
+    let mut operator = Operator::new();
+    operator.write("a.yaml", &shard("a", 1, ""));
+    let mut parent = operator.start_by_parent();
+    operator.wait("ready", |status| is_settled(status, "NatsShard", "a"));
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    let begin = Instant::now();
+    while !operator.left_behind().is_empty() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "{}",
+            operator.log()
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // The state directory is free for the next.
+    operator.start();
+    operator.wait("ready again", |status| is_settled(status, "NatsShard", "a"));
+    operator.end("TERM");
+}
+
+fn group(name: &str, grouping: &str) -> String {
+    format!(
+        "apiVersion: fanout.openfactory.io/v1alpha1\nkind: AssetGroup\nmetadata: {{name: {name}}}\n\
+         spec:\n  grouping: {grouping}\n  stream: {{engine: Native}}\n"
+    )
+}
+
+#[test]
+fn one_program_derives_a_level_and_a_second_that_would_double_it_is_refused() {
+    let mut operator = Operator::new();
+    operator.program(
+        "forwarder",
+        "[ \"$1 $GROUPING_LEVEL\" = 'derive workcenter' ] || exit 1\n\
+         trap 'exit 0' TERM\nwhile :; do sleep 0.1; done",
+    );
+    operator.write("all.yaml", &group("all", "{level: workcenter}"));
+    operator.start();
+    let running = operator.wait("it runs", |status| {
+        let running = processes(status);
+        (running.len() == 2).then_some(running)
+    });
+    assert!(running.keys().all(|name| name.starts_with("derive-")));
+
+    operator.write(
+        "one.yaml",
+        &group("one", "{level: workcenter, value: Weld}"),
+    );
+    let why = operator.wait("refused", |status| {
+        let (status, reason, message) = condition(object(status, "AssetGroup", "one")?, "Stalled")?;
+        (status == "True" && reason == "LevelTaken").then(|| message.to_owned())
+    });
+    assert!(why.contains("AssetGroup all derives"), "{why}");
+    assert_eq!(processes(&operator.status()), running);
+
+    operator.remove("all.yaml");
+    operator.wait("the other takes its place", |status| {
+        let now = processes(status);
+        let other = now.len() == 2 && now.keys().all(|name| !running.contains_key(name));
+        (other && object(status, "AssetGroup", "all").is_none()).then_some(())
+    });
+    operator.remove("one.yaml");
+    operator.wait("gone", |status| {
+        (status["items"].as_array()?.is_empty() && operator.left_behind().is_empty()).then_some(())
+    });
+    operator.end("TERM");
+}
+
 const POOL: &str = "apiVersion: fanout.openfactory.io/v1alpha1\nkind: ForwarderPool\nmetadata: {name: pool, namespace: factory}\n\
     spec:\n  kafka: {bootstrapServers: \"kafka:9092\"}\n  shardSelector: {matchLabels: {plant: p}}\n  replicas: 1\n";
 
@@ -154,6 +225,13 @@ impl Follower {
             state: topic.follow().unwrap(),
             topic,
         }
+    }
+
+    /// As the one forwarder of the pool does.
+    async fn acknowledge(&self, epoch: u64) {
+        let role = ofa_crds::ControlRole::Forwarder;
+        let acknowledged = self.topic.ack("factory.pool", role, "pool-0", epoch);
+        acknowledged.await.unwrap();
     }
 
     fn map(&self, wanted: impl Fn(&ShardMap) -> bool) -> ShardMap {
@@ -209,38 +287,37 @@ async fn a_pool_publishes_its_shard_map_and_waits_for_acknowledgements() {
         let pool = object(status, "ForwarderPool", "pool")?;
         (pool["status"]["unacknowledged"][0] == "pool-0").then_some(())
     });
-    follower
-        .topic
-        .ack(
-            "factory.pool",
-            ofa_crds::ControlRole::Forwarder,
-            "pool-0",
-            1,
-        )
-        .await
-        .unwrap();
+    follower.acknowledge(1).await;
     operator.wait("acknowledged", |status| {
         let pool = object(status, "ForwarderPool", "pool")?;
         pool["status"].get("unacknowledged").is_none().then_some(())
     });
 
-    // A shard that still has assets stays.
+    // A deleted shard stays until its assets are with the others: step by step, whoever the operator is.
     operator.remove("b.yaml");
+    let dual = follower.map(|map| map.epoch() == 2);
+    assert_eq!(
+        (dual.handover(), names(&dual)),
+        (Some(HandoverPhase::DualPublish), vec!["a", "b"])
+    );
     operator.wait("refused", |status| {
         condition(object(status, "NatsShard", "b")?, "DeletionRefused").map(|_| ())
     });
-    assert!(processes(&operator.status()).contains_key("b-0"));
-
-    // Without the pool's label it leaves the map; a new operator goes on with the next epoch.
     operator.end("KILL");
-    operator.write(
-        "b.yaml",
-        &in_factory(&shard("b", 1, "")).replace("plant: p", "plant: other"),
-    );
     operator.start();
-    let second = follower.map(|map| map.epoch() > 1);
-    assert_eq!((second.epoch(), names(&second)), (2, vec!["a"]));
-    operator.remove("b.yaml");
+    follower.acknowledge(2).await;
+    let announced = follower.map(|map| map.epoch() == 3);
+    assert_eq!(announced.handover(), Some(HandoverPhase::Announce));
+    follower.acknowledge(3).await;
+    operator.wait("clients' time to move", |status| {
+        let (_, reason, message) =
+            condition(object(status, "ForwarderPool", "pool")?, "Reconciling")?;
+        (reason == "Resharding" && message.contains("clients are given time")).then_some(())
+    });
+    assert!(processes(&operator.status()).contains_key("b-0"));
+    let done = follower.map(|map| map.epoch() == 4);
+    assert_eq!((done.handover(), names(&done)), (None, vec!["a"]));
+    follower.acknowledge(4).await;
     operator.wait("gone", |status| {
         object(status, "NatsShard", "b").is_none().then_some(())
     });

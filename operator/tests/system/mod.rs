@@ -70,6 +70,26 @@ impl Operator {
         self.process = Some(self.command().stderr(log).spawn().unwrap());
     }
 
+    /// Starts it by a shell that ends with the returned process.
+    pub(crate) fn start_by_parent(&self) -> Child {
+        let command = self.command();
+        let args = command
+            .get_args()
+            .map(|arg| arg.to_string_lossy().into_owned());
+        let envs = command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+        let mut parent = Command::new("sh");
+        parent
+            .args(["-c", "\"$0\" \"$@\" & wait"])
+            .arg(command.get_program())
+            .args(args)
+            .arg("--exit-with-parent")
+            .envs(envs)
+            .stderr(Stdio::null());
+        parent.spawn().unwrap()
+    }
+
     /// Sends a signal and waits for the operator's end.
     pub(crate) fn end(&mut self, signal: &str) {
         let mut process = self.process.take().unwrap();

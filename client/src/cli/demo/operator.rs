@@ -113,7 +113,7 @@ impl Operator {
         let output =
             File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let child = Command::new(&program)
-            .args(["run", "--platform", "local", "--resources"])
+            .args(["run", "--platform", "local", "--exit-with-parent", "--resources"])
             .arg(resources)
             .arg("--state-dir")
             .arg(state)
