@@ -23,6 +23,7 @@ use crate::operator::Meter;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 struct Running {
+    kubeconfig: String,
     config: Config,
     /// While it is held the cluster stays.
     _lock: File,
@@ -41,7 +42,7 @@ fn cache() -> PathBuf {
 fn start() -> Running {
     ofa_operator::tls::install_provider();
     let directory = cache().join("run/kubernetes");
-    let program = cache().join("bin/kube-cluster");
+    let program = program("kube-cluster");
     std::fs::create_dir_all(&directory).unwrap();
     // Taken first: the cluster must not end between its start and the first test.
     let lock = File::create(directory.join("users")).unwrap();
@@ -61,11 +62,11 @@ fn start() -> Running {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let kubeconfig = String::from_utf8(output.stdout).unwrap();
+    let kubeconfig = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    let file = Kubeconfig::read_from(&kubeconfig).unwrap();
     let config = std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            let file = Kubeconfig::read_from(kubeconfig.trim()).unwrap();
             let options = KubeConfigOptions::default();
             let config = Config::from_custom_kubeconfig(file, &options)
                 .await
@@ -75,6 +76,7 @@ fn start() -> Running {
         })
     });
     Running {
+        kubeconfig,
         config: config.join().unwrap(),
         _lock: lock,
     }
@@ -100,6 +102,23 @@ async fn install_crds(client: &Client) {
             .await
             .unwrap();
     }
+}
+
+/// A program that `e2e/tools/setup` has installed.
+pub(crate) fn program(name: &str) -> PathBuf {
+    cache().join("bin").join(name)
+}
+
+/// Path of the shared cluster's kubeconfig.
+pub(crate) fn kubeconfig() -> &'static str {
+    &running().kubeconfig
+}
+
+/// A client with the rights of another user.
+pub(crate) fn impersonated(user: &str) -> Client {
+    let mut config = running().config.clone();
+    config.auth_info.impersonate = Some(user.to_owned());
+    Client::try_from(config).unwrap()
 }
 
 /// A client of the shared cluster.

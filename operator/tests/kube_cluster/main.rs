@@ -6,6 +6,7 @@ mod kafka;
 mod nodes;
 mod operator;
 
+mod chart;
 mod crds;
 mod deletion;
 mod drift;
