@@ -183,6 +183,26 @@ mod tests {
                  "lastState": {"terminated": {"exitCode": 1, "message": "no such file\n"}}}]}}),
             ),
         ];
-        insta::assert_yaml_snapshot!(state(&WorkloadId::new("ns", "line"), owner, &asked(), pods));
+        let found = state(&WorkloadId::new("ns", "line"), owner, &asked(), pods);
+        let mut said = Vec::new();
+        for i in &found.instances {
+            let message = i.message.as_deref().unwrap_or_default();
+            said.push((i.ordinal, i.phase, i.ready, i.current, i.stuck, message));
+        }
+        let crashing = "CrashLoopBackOff: no such file";
+        let expected = [
+            (2, Phase::Stopping, false, false, false, ""),
+            (
+                4,
+                Phase::Pending,
+                false,
+                false,
+                false,
+                "0/5 nodes are available",
+            ),
+            (5, Phase::BackOff, false, false, true, crashing),
+            (10, Phase::Running, true, true, false, ""),
+        ];
+        assert_eq!(said, expected);
     }
 }
