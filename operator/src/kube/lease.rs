@@ -103,7 +103,7 @@ impl LeaderLock {
                 }
                 Ok(false) => {}
                 Err(error) => {
-                    warn!(%error, lease = self.name, "the lease cannot be read or written")
+                    warn!(%error, lease = self.name, "the lease cannot be read or written");
                 }
             }
             tokio::time::sleep(self.timing.retry).await;
