@@ -198,7 +198,7 @@ impl Subscription {
     #[must_use]
     pub(super) fn quiet_position(&self) -> Option<Position> {
         let inner = self.hub.inner.lock();
-        let quiet = self.watcher.queue.is_empty();
+        let quiet = self.watcher.queue.is_quiet();
         quiet.then(|| inner.position.clone())
     }
 }
@@ -366,6 +366,25 @@ mod tests {
         let selection = Arc::new(Selection::from_query(Some("asset_uuid=A")).unwrap());
         let ahead = Position::new("t", vec![1]);
         assert!(matches!(hub.join(&selection, &ahead), Join::Ahead));
+    }
+
+    /// An id beyond events that a client did not get would make it miss them for good.
+    #[test]
+    fn one_that_fell_behind_is_told_no_newer_id() {
+        let limits = Limits {
+            ring_bytes: 1 << 20,
+            queue_bytes: 1,
+        };
+        let hub = Arc::new(Hub::new("t", vec![0], limits));
+        let selection = Arc::new(Selection::from_query(Some("asset_uuid=A")).unwrap());
+        let Join::Live(_, subscription) = hub.join(&selection, &hub.position()) else {
+            panic!("there is nothing to catch up");
+        };
+        assert!(subscription.quiet_position().is_some());
+        let frames = (0..2).map(|offset| frame(0, offset, "A", Some(&hub.position())));
+        let delivered = hub.publish(frames.collect());
+        assert_eq!((delivered.events, delivered.closed), (1, 1));
+        assert_eq!(subscription.quiet_position(), None);
     }
 
     #[test]

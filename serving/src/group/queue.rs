@@ -109,9 +109,10 @@ impl Queue {
         Next::Write(write.freeze())
     }
 
-    /// Whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.lock().frames.is_empty()
+    /// Whether the client has taken everything that it was given.
+    pub(super) fn is_quiet(&self) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.frames.is_empty() && !waiting.closed
     }
 
     /// Waits until [`Queue::take`] may have something else to say.
@@ -136,6 +137,8 @@ mod tests {
         assert_eq!(queue.push(Bytes::from_static(b"x")), Pushed::Overflowed);
         assert_eq!(queue.push(Bytes::from_static(b"x")), Pushed::Closed);
         assert_eq!(queue.take(), Next::Close);
+        // What it was given last, it has not got: nobody may tell it otherwise.
+        assert!(!queue.is_quiet());
     }
 
     proptest! {

@@ -22,7 +22,8 @@ pub struct GroupArgs {
     #[arg(long, env = "ASSET_GROUP", value_parser = parse_name)]
     pub(super) group: GroupName,
     /// The group's derived topic; asset_stream_<Group>_topic if not set
-    #[arg(long, env = "KAFKA_TOPIC")]
+    // Not KAFKA_TOPIC: in an installation that sets this for all programs it is the topic of all assets.
+    #[arg(long, env = "GROUP_TOPIC")]
     pub(super) topic: Option<String>,
     /// Folder for the assets' state, of this instance alone; without it the state is rebuilt at each start
     #[arg(long, env = "STATE_DIR")]
