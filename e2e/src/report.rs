@@ -55,11 +55,7 @@ impl Verdict {
         Ok(())
     }
 
-    /// Nothing out of order and nothing twice, whatever is missing.
-    ///
-    /// # Errors
-    /// When something is.
-    pub fn must_be_in_order(&self) -> Result<()> {
+    fn must_be_in_order(&self) -> Result<()> {
         ensure!(
             self.after.events > 0,
             "nothing was expected, so nothing was tested"
