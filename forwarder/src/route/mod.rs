@@ -1,35 +1,21 @@
 //! Stage 2, route: which shard a record goes to, and the bytes that go there. Pure.
 
 mod frame;
-mod json;
-mod payload;
 mod poison;
 mod prev_offsets;
-mod timestamp;
 
 use ofa_crds::names::asset_of_key;
+use ofa_crds::payload::{Edited, Stamp};
 use ofa_crds::{KeyHash, ShardMap};
 
-pub(crate) use payload::Timestamp;
+pub use ofa_crds::payload::PayloadFormat;
+pub(crate) use ofa_crds::payload::{Timestamp, TimestampKind};
 pub use poison::Poison;
 pub(crate) use prev_offsets::Tenure;
-pub(crate) use timestamp::TimestampKind;
 
 use crate::publish::Batch;
 use frame::Framer;
-use payload::{Edited, Stamp};
 use prev_offsets::PrevOffsets;
-
-/// What is published for an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum PayloadFormat {
-    /// As OpenFactory's clients expect it: without the id, with the forwarder's timestamps.
-    #[value(name = "OpenFactory")]
-    OpenFactory,
-    /// The Kafka value, byte by byte.
-    #[value(name = "Verbatim")]
-    Verbatim,
-}
 
 /// A record as it came from Kafka, borrowed.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +40,7 @@ impl Encoder {
     pub(crate) fn new(topic: &str, format: PayloadFormat) -> Self {
         Self {
             format,
-            stamp: Stamp::new(),
+            stamp: Stamp::default(),
             framer: Framer::new(topic),
             prev_offsets: PrevOffsets::new(),
             payload: Vec::with_capacity(4096),

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use ofa_crds::KeyError;
+use ofa_crds::payload::PayloadError;
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 use thiserror::Error;
 
@@ -62,6 +63,16 @@ impl From<KeyError> for Poison {
             KeyError::Null => Self::NullKey,
             KeyError::Empty => Self::EmptyKey,
             KeyError::NotUtf8 => Self::NonUtf8Key,
+        }
+    }
+}
+
+impl From<PayloadError> for Poison {
+    fn from(error: PayloadError) -> Self {
+        match error {
+            PayloadError::InvalidJson => Self::InvalidJson,
+            PayloadError::NotAnObject => Self::NotAnObject,
+            PayloadError::MissingId => Self::MissingId,
         }
     }
 }

@@ -4,30 +4,30 @@
 
 use std::ops::Range;
 
-use super::Poison;
+use super::PayloadError;
 
 /// Deepest nesting that is followed: serde_json's own limit, which clients in Rust have too.
 const MAX_DEPTH: usize = 127;
 
 /// Where the members that matter lie in an event's JSON object.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Layout {
+pub(super) struct Layout {
     /// The id's value: a string with its quotes, a number, `true` or `false`.
-    pub(crate) id: Range<usize>,
+    pub(super) id: Range<usize>,
     /// What to cut out to remove the id member, one comma included where there is one.
-    pub(crate) id_member: Range<usize>,
+    pub(super) id_member: Range<usize>,
     /// The value of `attributes`, in any casing.
-    pub(crate) attributes: Option<Range<usize>>,
+    pub(super) attributes: Option<Range<usize>>,
     /// Position of the object's closing brace.
-    pub(crate) close: usize,
+    pub(super) close: usize,
     /// Members of the object, the id included.
-    pub(crate) members: usize,
+    pub(super) members: usize,
 }
 
 /// Reads the layout of an event.
-pub(crate) fn layout(json: &[u8]) -> Result<Layout, Poison> {
+pub(super) fn layout(json: &[u8]) -> Result<Layout, PayloadError> {
     if std::str::from_utf8(json).is_err() {
-        return Err(Poison::InvalidJson);
+        return Err(PayloadError::InvalidJson);
     }
     let mut scanner = Scanner { json, at: 0 };
     scanner.skip_space();
@@ -35,20 +35,20 @@ pub(crate) fn layout(json: &[u8]) -> Result<Layout, Poison> {
         scanner
             .skip_value(0)
             .and_then(|()| scanner.end())
-            .ok_or(Poison::InvalidJson)?;
-        return Err(Poison::NotAnObject);
+            .ok_or(PayloadError::InvalidJson)?;
+        return Err(PayloadError::NotAnObject);
     }
-    let found = scanner.event().ok_or(Poison::InvalidJson)?;
-    scanner.end().ok_or(Poison::InvalidJson)?;
+    let found = scanner.event().ok_or(PayloadError::InvalidJson)?;
+    scanner.end().ok_or(PayloadError::InvalidJson)?;
     if found.id.is_empty() {
-        Err(Poison::MissingId)
+        Err(PayloadError::MissingId)
     } else {
         Ok(found)
     }
 }
 
 /// Finds the id alone and looks no further: for payloads that are passed on as they are.
-pub(crate) fn id_only(json: &[u8]) -> Result<Range<usize>, Poison> {
+pub(super) fn id_only(json: &[u8]) -> Result<Range<usize>, PayloadError> {
     let mut scanner = Scanner { json, at: 0 };
     scanner.skip_space();
     if scanner.peek() != Some(b'{') {
@@ -57,7 +57,7 @@ pub(crate) fn id_only(json: &[u8]) -> Result<Range<usize>, Poison> {
     scanner.at += 1;
     scanner
         .first_id()
-        .ok_or_else(|| layout(json).err().unwrap_or(Poison::MissingId))
+        .ok_or_else(|| layout(json).err().unwrap_or(PayloadError::MissingId))
 }
 
 struct Scanner<'a> {

@@ -1,25 +1,57 @@
-//! The payload OpenFactory's clients expect, made by editing the Kafka value's bytes.
+//! The payload OpenFactory's clients expect, made by editing the Kafka value's bytes: by forwarders, and by the
+//! replay service for whoever has missed what a forwarder sent.
 //!
 //! The id member goes, and three members are added at the end of `attributes`. Where `attributes`
 //! already has a member of one of these names, ours stands behind it, and JSON readers take the last.
 
+mod json;
+mod timestamp;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::json::{self, Layout};
-use super::timestamp::{Rfc3339, TimestampKind};
-use super::{PayloadFormat, Poison};
+use thiserror::Error;
+
+use json::Layout;
+use timestamp::Rfc3339;
+pub use timestamp::TimestampKind;
+
+/// What is published for an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "kafka", derive(clap::ValueEnum))]
+pub enum PayloadFormat {
+    /// As OpenFactory's clients expect it: without the id, with the forwarder's timestamps.
+    #[cfg_attr(feature = "kafka", value(name = "OpenFactory"))]
+    OpenFactory,
+    /// The Kafka value, byte by byte.
+    #[cfg_attr(feature = "kafka", value(name = "Verbatim"))]
+    Verbatim,
+}
+
+/// Why a Kafka value is no event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum PayloadError {
+    /// Value that is no JSON.
+    #[error("the value is not valid JSON")]
+    InvalidJson,
+    /// JSON, but no object.
+    #[error("the value is JSON but not an object")]
+    NotAnObject,
+    /// No usable id member.
+    #[error("the event has no id (a member 'id' in any casing that is a text or a number)")]
+    MissingId,
+}
 
 /// The texts that do not change within a chunk of records.
 #[derive(Debug)]
-pub(crate) struct Stamp {
+pub struct Stamp {
     /// `"asset_forwarder_timestamp":"<now>","kafka_timestamp":`
     head: Vec<u8>,
     kafka: Rfc3339,
 }
 
-impl Stamp {
-    pub(crate) fn new() -> Self {
+impl Default for Stamp {
+    fn default() -> Self {
         let mut stamp = Self {
             head: Vec::with_capacity(96),
             kafka: Rfc3339::default(),
@@ -27,9 +59,11 @@ impl Stamp {
         stamp.set_now(0);
         stamp
     }
+}
 
+impl Stamp {
     /// Sets the time of handling, in milliseconds since the Unix epoch.
-    pub(crate) fn set_now(&mut self, now_ms: i64) {
+    pub fn set_now(&mut self, now_ms: i64) {
         self.head.clear();
         self.head
             .extend_from_slice(b"\"asset_forwarder_timestamp\":\"");
@@ -56,16 +90,17 @@ impl Stamp {
 
 /// A Kafka record's timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Timestamp {
+pub struct Timestamp {
     /// Milliseconds since the Unix epoch.
-    pub(crate) ms: i64,
+    pub ms: i64,
     /// Who set it.
-    pub(crate) kind: TimestampKind,
+    pub kind: TimestampKind,
 }
 
 /// The id of an event and its payload, in the pieces it is to be written in.
-pub(crate) struct Edited<'a> {
-    pub(crate) id: Cow<'a, str>,
+pub struct Edited<'a> {
+    /// The attribute's id.
+    pub id: Cow<'a, str>,
     json: &'a [u8],
     /// At most two edits, by position: bytes that go, and whether the stamp takes their place.
     edits: [(Range<usize>, Insert); 2],
@@ -88,7 +123,10 @@ enum Insert {
 
 impl<'a> Edited<'a> {
     /// Reads an event's id and finds what to edit for `format`.
-    pub(crate) fn new(value: &'a [u8], format: PayloadFormat) -> Result<Self, Poison> {
+    ///
+    /// # Errors
+    /// When the value is no event.
+    pub fn new(value: &'a [u8], format: PayloadFormat) -> Result<Self, PayloadError> {
         let (id, edits) = match format {
             PayloadFormat::OpenFactory => {
                 let found = json::layout(value)?;
@@ -110,7 +148,7 @@ impl<'a> Edited<'a> {
     }
 
     /// Appends the payload.
-    pub(crate) fn push(&self, out: &mut Vec<u8>, stamp: &mut Stamp, timestamp: Timestamp) {
+    pub fn push(&self, out: &mut Vec<u8>, stamp: &mut Stamp, timestamp: Timestamp) {
         let mut from = 0;
         for (cut, insert) in &self.edits {
             out.extend_from_slice(&self.json[from..cut.start]);
@@ -169,19 +207,19 @@ fn push_insert(out: &mut Vec<u8>, insert: Insert, stamp: &mut Stamp, timestamp: 
 }
 
 /// The text of an id: a string without quotes and escapes, or a number as it stands.
-fn id_text(value: &[u8]) -> Result<Cow<'_, str>, Poison> {
+fn id_text(value: &[u8]) -> Result<Cow<'_, str>, PayloadError> {
     let inner = match value {
         [b'"', inner @ .., b'"'] if inner.contains(&b'\\') => {
             return serde_json::from_slice(value)
                 .map(Cow::Owned)
-                .map_err(|_| Poison::InvalidJson);
+                .map_err(|_| PayloadError::InvalidJson);
         }
         [b'"', inner @ .., b'"'] => inner,
         scalar => scalar,
     };
     std::str::from_utf8(inner)
         .map(Cow::Borrowed)
-        .map_err(|_| Poison::InvalidJson)
+        .map_err(|_| PayloadError::InvalidJson)
 }
 
 #[cfg(test)]
@@ -196,8 +234,8 @@ mod tests {
         kind: TimestampKind::Producer,
     };
 
-    fn edit(value: &str) -> Result<(String, String), Poison> {
-        let mut stamp = Stamp::new();
+    fn edit(value: &str) -> Result<(String, String), PayloadError> {
+        let mut stamp = Stamp::default();
         stamp.set_now(1_767_322_986_000);
         let edited = Edited::new(value.as_bytes(), PayloadFormat::OpenFactory)?;
         let mut out = Vec::new();
@@ -206,10 +244,10 @@ mod tests {
     }
 
     /// The same by a JSON library: the yardstick.
-    fn plainly(value: &str) -> Result<(Value, Value), Poison> {
-        let parsed: Value = serde_json::from_str(value).map_err(|_| Poison::InvalidJson)?;
+    fn plainly(value: &str) -> Result<(Value, Value), PayloadError> {
+        let parsed: Value = serde_json::from_str(value).map_err(|_| PayloadError::InvalidJson)?;
         let Value::Object(mut members) = parsed else {
-            return Err(Poison::NotAnObject);
+            return Err(PayloadError::NotAnObject);
         };
         let usable = |value: &Value| {
             !matches!(value, Value::Null | Value::Object(_) | Value::Array(_)) && value != ""
@@ -218,7 +256,9 @@ mod tests {
             .iter()
             .find(|(k, v)| k.eq_ignore_ascii_case("id") && usable(v))
             .map(|(k, _)| k.clone());
-        let id = members.remove(&key.ok_or(Poison::MissingId)?).unwrap();
+        let id = members
+            .remove(&key.ok_or(PayloadError::MissingId)?)
+            .unwrap();
         let name = members
             .keys()
             .find(|k| k.eq_ignore_ascii_case("attributes"))
@@ -323,7 +363,7 @@ mod tests {
         let value = br#"{"v":{"id":9}, "ID":"a", not even JSON"#;
         let edited = Edited::new(value, PayloadFormat::Verbatim).unwrap();
         let mut out = Vec::new();
-        edited.push(&mut out, &mut Stamp::new(), STAMP);
+        edited.push(&mut out, &mut Stamp::default(), STAMP);
         assert_eq!((&*edited.id, &*out), ("a", &value[..]));
     }
 

@@ -2,14 +2,19 @@
 
 /// Who set a Kafka record's timestamp, in upstream's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TimestampKind {
+pub enum TimestampKind {
+    /// The producer.
     Producer,
+    /// The broker, when it appended the record.
     Broker,
+    /// Nobody: the record has none.
     Unknown,
 }
 
 impl TimestampKind {
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// The word in payloads.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Producer => "producer",
             Self::Broker => "broker",
@@ -20,7 +25,7 @@ impl TimestampKind {
 
 /// Writes `2026-01-02T03:04:05.678Z`; remembers the last second, since records come in order of time.
 #[derive(Debug)]
-pub(crate) struct Rfc3339 {
+pub(super) struct Rfc3339 {
     second: i64,
     text: [u8; 24],
 }
@@ -39,7 +44,7 @@ const MAX_MS: i64 = 253_402_300_799_999;
 
 impl Rfc3339 {
     /// Formats milliseconds since the Unix epoch; what lies outside the years 1970 to 9999 is moved to the nearest end.
-    pub(crate) fn format(&mut self, ms: i64) -> &[u8; 24] {
+    pub(super) fn format(&mut self, ms: i64) -> &[u8; 24] {
         let ms = ms.clamp(0, MAX_MS);
         let second = ms / 1000;
         if second != self.second {
