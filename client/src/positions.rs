@@ -32,6 +32,8 @@ pub enum Verdict {
 pub struct Positions {
     assets: HashMap<String, Vec<Seen>>,
     interruptions: u64,
+    /// Whether events of assets that were never seen may have been missed too.
+    unseen_may_be_missed: bool,
 }
 
 #[derive(Debug)]
@@ -47,14 +49,21 @@ impl Positions {
     /// Notes that anything may have been missed from here on, until an event says otherwise.
     pub fn interrupted(&mut self) {
         self.interruptions += 1;
+        self.unseen_may_be_missed = true;
     }
 
-    /// Takes in an event of `asset`. The first one on a partition is never a gap: nothing is known before it.
+    /// Notes that events of the assets seen so far may have been missed: they come from elsewhere now.
+    pub fn moved(&mut self) {
+        self.interruptions += 1;
+    }
+
+    /// Takes in an event of `asset`. The first one on a partition is no gap, since nothing is known before it,
+    /// unless there was an interruption: then whatever came before may have been missed in it.
     pub fn accept(&mut self, asset: &str, cursor: &Cursor, prev: Option<u64>) -> Verdict {
         let interruptions = self.interruptions;
         let Some(seen) = self.find_mut(asset, cursor) else {
             self.insert(asset, cursor);
-            return Verdict::Fresh;
+            return self.first_sight(cursor, prev);
         };
         if cursor.offset <= seen.offset {
             return Verdict::Stale;
@@ -73,6 +82,13 @@ impl Positions {
         seen.offset = cursor.offset;
         seen.interruptions = interruptions;
         verdict
+    }
+
+    fn first_sight(&self, cursor: &Cursor, prev: Option<u64>) -> Verdict {
+        match prev.or(cursor.offset.checked_sub(1)) {
+            Some(last) if self.unseen_may_be_missed => Verdict::AfterPossibleGap { first: 0, last },
+            _ => Verdict::Fresh,
+        }
     }
 
     /// Whether an event is certain to be the asset's next, or is one already seen.
@@ -135,6 +151,18 @@ mod tests {
         assert_eq!(positions.accept("a", &at(0, 50), Some(40)), Verdict::Fresh);
         assert_eq!(positions.accept("b", &at(0, 60), Some(40)), Verdict::Fresh);
         assert_eq!(positions.accept("a", &at(1, 10), Some(5)), Verdict::Fresh);
+    }
+
+    /// The node may have died with an asset's first events before any of them was read.
+    #[test]
+    fn what_an_interruption_has_taken_of_an_asset_never_seen_is_a_possible_gap() {
+        let mut positions = Positions::default();
+        positions.interrupted();
+        let up_to = |last| Verdict::AfterPossibleGap { first: 0, last };
+        assert_eq!(positions.accept("a", &at(0, 50), Some(40)), up_to(40));
+        assert_eq!(positions.accept("b", &at(0, 60), None), up_to(59));
+        assert_eq!(positions.accept("c", &at(1, 0), None), Verdict::Fresh);
+        assert_eq!(positions.accept("a", &at(0, 61), Some(50)), Verdict::Fresh);
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Sequencer {
     /// Nothing is expected of the former shard any more: what is held goes out, gaps named.
     pub fn end_move(&mut self, out: &mut Vec<Item>) {
         let Some(held) = self.held.take() else { return };
-        self.positions.interrupted();
+        self.positions.moved();
         for event in held.lanes.into_values().flat_map(BTreeMap::into_values) {
             self.pass(event, out);
         }
