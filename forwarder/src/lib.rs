@@ -9,6 +9,7 @@ mod commit;
 mod consume;
 mod dead_letters;
 mod derive;
+mod fetch;
 mod forward;
 mod health;
 mod http;

@@ -217,6 +217,12 @@ impl Tracker {
             .all(Partition::is_confirmed)
     }
 
+    /// Positions of these partitions.
+    pub(crate) fn positions(&self, partitions: &[i32]) -> Vec<(i32, CommittedPosition)> {
+        let position = |id: &i32| Some((*id, self.partitions.get(id)?.position()?));
+        partitions.iter().filter_map(position).collect()
+    }
+
     /// Positions of these partitions that have changed since they were last committed.
     pub(crate) fn uncommitted(&self, partitions: &[i32]) -> Vec<(i32, CommittedPosition)> {
         let changed = |id: &i32| {

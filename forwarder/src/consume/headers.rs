@@ -1,7 +1,7 @@
-//! A record's headers, copied so that they can be written elsewhere.
+//! A record's headers, as librdkafka takes them to be written elsewhere.
 #![allow(
     unsafe_code,
-    reason = "the safe crate copies headers one by one through its own types"
+    reason = "a producer that writes many records takes them in librdkafka's own form only"
 )]
 
 use std::ptr::NonNull;
@@ -12,21 +12,29 @@ use rdkafka::bindings as rd;
 pub(crate) struct Headers(NonNull<rd::rd_kafka_headers_t>);
 
 impl Headers {
-    /// Copies a record's headers; `None` when it has none.
-    ///
-    /// # Safety
-    /// `message` is a record that librdkafka has filled in and nobody has released.
-    pub(super) unsafe fn of(message: *const rd::rd_kafka_message_t) -> Option<Self> {
-        let mut headers = std::ptr::null_mut();
-        // SAFETY: `message` is valid by this function's contract, and owns the headers that are found.
-        let copy = unsafe {
-            let error = rd::rd_kafka_message_headers(message, &raw mut headers);
-            if error != rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || headers.is_null() {
-                return None;
+    /// Copies headers, in their order; `None` when there are none.
+    pub(crate) fn of<'a>(
+        headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+    ) -> Option<Self> {
+        let mut headers = headers.peekable();
+        headers.peek()?;
+        // SAFETY: the list is made here and owned by the value returned.
+        let list = Self(NonNull::new(unsafe { rd::rd_kafka_headers_new(4) })?);
+        for (name, value) in headers {
+            // A null pointer is a value that is absent; an empty one points somewhere.
+            let (start, len) = value.map_or((std::ptr::null(), 0), |it| (it.as_ptr(), it.len()));
+            // SAFETY: names and values are valid for the lengths stated, and copied by the call.
+            unsafe {
+                rd::rd_kafka_header_add(
+                    list.as_ptr(),
+                    name.as_ptr().cast(),
+                    name.len().cast_signed(),
+                    start.cast(),
+                    len.cast_signed(),
+                );
             }
-            rd::rd_kafka_headers_copy(headers)
-        };
-        NonNull::new(copy).map(Self)
+        }
+        Some(list)
     }
 
     pub(crate) fn as_ptr(&self) -> *mut rd::rd_kafka_headers_t {
@@ -41,7 +49,7 @@ impl Headers {
 
 impl Drop for Headers {
     fn drop(&mut self) {
-        // SAFETY: copied by `of` and destroyed once.
+        // SAFETY: made by `of` and destroyed once.
         unsafe { rd::rd_kafka_headers_destroy(self.0.as_ptr()) };
     }
 }

@@ -1,14 +1,15 @@
 //! Stage 1, consume: records from Kafka in chunks, and partitions that come and go.
+//!
+//! librdkafka is the member of the consumer group; the records themselves are read by [`crate::fetch`].
 
 mod context;
 mod headers;
-mod queue;
 mod range_reader;
 mod source;
 
+pub(crate) use crate::fetch::{Chunk, Taken};
 pub(crate) use context::Rebalance;
 pub(crate) use headers::Headers;
-pub(crate) use queue::{Chunk, Taken};
 pub(crate) use range_reader::RangeReader;
 pub use source::SourceError;
 pub(crate) use source::{Source, SourceSettings};

@@ -6,13 +6,13 @@ use std::time::Duration;
 use ofa_crds::kafka::{KafkaSettings, KafkaSettingsError};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 use thiserror::Error;
 use tracing::warn;
 
 use super::context::{Context, Rebalance};
-use super::queue::{Chunk, RecordQueue};
 use super::range_reader::RangeReader;
+use crate::fetch::{Chunk, FetchError, FetchSettings, Fetcher, ReadAhead};
 
 /// What is read, and as whom.
 #[derive(Debug, Clone)]
@@ -55,6 +55,9 @@ pub enum SourceError {
     /// The client can do nothing more; a new process can.
     #[error("Kafka's client reports a fatal error: {0}; the forwarder has to be started again")]
     Fatal(String),
+    /// The settings do not let a broker be read from.
+    #[error("Kafka cannot be read: {0}")]
+    Fetch(String),
     /// Something the client refused to do.
     #[error("Kafka's client cannot {what}: {source}")]
     Client {
@@ -65,14 +68,12 @@ pub enum SourceError {
     },
 }
 
-/// Records kept by librdkafka ahead of us. Small, since memory is bounded by it, and enough with
-/// a quick back-off.
-const QUEUED_MESSAGES: &str = "50000";
-const QUEUED_KILOBYTES: &str = "16384";
-
-/// librdkafka's default of 1 s makes a reader that is slower than the broker sleep with a full queue
-/// (measured: 0.5 M in place of 1.7 M records a second).
-const QUEUE_BACKOFF_MS: &str = "2";
+/// Records read ahead from each broker: one answer that is worked off, one that waits and one under way keep
+/// broker and forwarder busy at once, and memory is bounded by them.
+const READ_AHEAD: ReadAhead = ReadAhead {
+    answers: 3,
+    bytes: 1024 * 1024,
+};
 
 /// A crashed forwarder's partitions move after this time. Brokers allow 6 s at least by default
 /// (`group.min.session.timeout.ms`), and with the heartbeat below a move takes at most 8 s.
@@ -80,68 +81,67 @@ const SESSION_TIMEOUT_MS: &str = "6000";
 const HEARTBEAT_MS: &str = "1500";
 
 impl SourceSettings {
-    /// What every consumer of ours has in common.
-    pub(super) fn client_config(&self) -> Result<ClientConfig, SourceError> {
-        let mut config = self.kafka.client_config()?;
-        config
-            .set("group.id", &self.group)
-            .set("client.id", &self.client_id)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "false")
-            .set("fetch.queue.backoff.ms", QUEUE_BACKOFF_MS)
-            .set("fetch.wait.max.ms", "100");
-        Ok(config)
+    /// What reads the records.
+    pub(super) fn fetch_settings(&self, read_ahead: ReadAhead) -> FetchSettings {
+        FetchSettings {
+            kafka: self.kafka.clone(),
+            topic: self.topic.clone(),
+            client_id: self.client_id.clone(),
+            read_ahead,
+        }
     }
-}
-
-/// A consumer and a queue for its records.
-pub(super) fn open(
-    config: &ClientConfig,
-) -> Result<(Arc<BaseConsumer<Context>>, RecordQueue), SourceError> {
-    let failed = |source| SourceError::Client {
-        what: "be made",
-        source,
-    };
-    let consumer: BaseConsumer<Context> = config
-        .create_with_context(Context::default())
-        .map_err(failed)?;
-    let consumer = Arc::new(consumer);
-    let records = RecordQueue::new(consumer.clone())
-        .ok_or_else(|| SourceError::Fatal("no memory for a queue".to_owned()))?;
-    Ok((consumer, records))
 }
 
 /// How long one request for metadata may take.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The consumer and the queue its records come through.
+/// The member of the group, and what reads the records of its partitions.
 pub(crate) struct Source {
-    // Before `consumer`: the queue has to go first.
-    records: RecordQueue,
     consumer: Arc<BaseConsumer<Context>>,
+    fetcher: Fetcher,
     settings: SourceSettings,
     topic: String,
     brokers: String,
     starts_latest: bool,
 }
 
+/// Where a partition stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Committed {
+    pub(crate) partition: i32,
+    /// Offset to go on from; `None` to begin with the oldest record.
+    pub(crate) offset: Option<i64>,
+    /// What was committed with it.
+    pub(crate) metadata: String,
+}
+
+impl From<FetchError> for SourceError {
+    fn from(error: FetchError) -> Self {
+        Self::Fetch(error.to_string())
+    }
+}
+
 impl Source {
-    /// Makes the client; nothing is asked of Kafka yet.
+    /// Makes the clients; nothing is asked of the group yet. To be called within a runtime.
     pub(crate) fn new(settings: &SourceSettings) -> Result<Self, SourceError> {
-        let mut config = settings.client_config()?;
+        let mut config = settings.kafka.client_config()?;
         config
-            .set("auto.offset.reset", &settings.offset_reset)
+            .set("group.id", &settings.group)
+            .set("client.id", &settings.client_id)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", SESSION_TIMEOUT_MS)
             .set("heartbeat.interval.ms", HEARTBEAT_MS)
-            .set("queued.min.messages", QUEUED_MESSAGES)
-            .set("queued.max.messages.kbytes", QUEUED_KILOBYTES)
             .set("topic.metadata.refresh.interval.ms", "30000");
-        let (consumer, records) = open(&config)?;
+        let consumer = config.create_with_context(Context::default());
+        let consumer = consumer.map_err(|source| SourceError::Client {
+            what: "be made",
+            source,
+        })?;
         Ok(Self {
-            records,
-            consumer,
+            consumer: Arc::new(consumer),
+            fetcher: Fetcher::start(settings.fetch_settings(READ_AHEAD))?,
             topic: settings.topic.clone(),
             brokers: settings.kafka.brokers.clone(),
             starts_latest: settings.offset_reset == "latest",
@@ -179,13 +179,8 @@ impl Source {
     pub(crate) fn events(&self) -> Result<Vec<Rebalance>, SourceError> {
         while let Some(event) = self.consumer.poll(Duration::ZERO) {
             match event {
-                // Cannot be, since partitions are adopted before they are assigned. If it were, going on
-                // would lose the record; a new process reads it again.
-                Ok(_) => {
-                    return Err(SourceError::Fatal(
-                        "a record came over the main queue".to_owned(),
-                    ));
-                }
+                // From before its partition was paused; the fetcher brings it too.
+                Ok(_) => {}
                 Err(KafkaError::MessageConsumptionFatal(code)) => {
                     return Err(SourceError::Fatal(code.to_string()));
                 }
@@ -199,63 +194,59 @@ impl Source {
         Ok(context.take_rebalances())
     }
 
-    /// The committed position of each partition, and the metadata committed with it. A partition without
-    /// one gets its present end committed where the settings say `latest`: otherwise that would mean a
-    /// later end after each restart until the first commit, and pass over what came in between.
-    pub(crate) fn committed(&self, partitions: &[i32]) -> Result<Vec<(i32, String)>, SourceError> {
+    /// The committed position of each partition. One that has none begins with its oldest record, or has its
+    /// present end committed where the settings say `latest`: otherwise that would mean a later end after each
+    /// restart until the first commit, and pass over what came in between.
+    pub(crate) fn committed(&self, partitions: &[i32]) -> Result<Vec<Committed>, SourceError> {
+        let what = "read the committed positions";
         let committed = self
             .consumer
             .committed_offsets(self.list(partitions), METADATA_TIMEOUT);
-        let committed = self.client("read the committed positions", committed)?;
+        let committed = self.client(what, committed)?;
         let mut found = Vec::with_capacity(partitions.len());
         for element in committed.elements() {
+            self.client(what, element.error())?;
             let partition = element.partition();
-            if self.starts_latest && element.offset() == Offset::Invalid {
-                let marks =
-                    self.consumer
-                        .fetch_watermarks(&self.topic, partition, METADATA_TIMEOUT);
-                let end = self.client("read the end of a partition", marks)?.1;
-                self.commit(&[(partition, end, String::new())], CommitMode::Sync)?;
-            }
-            found.push((partition, element.metadata().to_owned()));
+            let offset = match element.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ if self.starts_latest => Some(self.commit_end(partition)?),
+                _ => None,
+            };
+            found.push(Committed {
+                partition,
+                offset,
+                metadata: element.metadata().to_owned(),
+            });
         }
         Ok(found)
     }
 
-    /// Begins to read partitions, each at the offset given or else at its committed position.
+    fn commit_end(&self, partition: i32) -> Result<i64, SourceError> {
+        let marks = self
+            .consumer
+            .fetch_watermarks(&self.topic, partition, METADATA_TIMEOUT);
+        let end = self.client("read the end of a partition", marks)?.1;
+        self.commit(&[(partition, end, String::new())], CommitMode::Sync)?;
+        Ok(end)
+    }
+
+    /// Begins to read partitions, each at the offset given or else with its oldest record.
     pub(crate) fn assign(&self, partitions: &[(i32, Option<i64>)]) -> Result<(), SourceError> {
-        let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for &(partition, start) in partitions {
-            self.records.adopt(&self.topic, partition);
-            match start {
-                Some(offset) => {
-                    let added =
-                        list.add_partition_offset(&self.topic, partition, Offset::Offset(offset));
-                    self.client("take partitions", added)?;
-                }
-                None => {
-                    list.add_partition(&self.topic, partition);
-                }
-            }
-        }
-        self.client("take partitions", self.consumer.incremental_assign(&list))
+        let ids: Vec<i32> = partitions.iter().map(|&(partition, _)| partition).collect();
+        let list = self.list(&ids);
+        self.client("take partitions", self.consumer.incremental_assign(&list))?;
+        // The member holds the partitions; their records come through the fetcher.
+        self.client("take partitions", self.consumer.pause(&list))?;
+        self.fetcher.read(partitions);
+        Ok(())
     }
 
     /// Goes back to earlier offsets. Records taken before and not yet worked off are to be dropped.
-    pub(crate) fn rewind(&self, offsets: &[(i32, i64)]) -> Result<(), SourceError> {
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for &(partition, offset) in offsets {
-            let added = list.add_partition_offset(&self.topic, partition, Offset::Offset(offset));
-            self.client("go back", added)?;
-        }
-        let result = self.client(
-            "go back",
-            self.consumer.seek_partitions(list, METADATA_TIMEOUT),
-        )?;
-        for element in result.elements() {
-            self.client("go back", element.error())?;
-        }
-        Ok(())
+    pub(crate) fn rewind(&self, offsets: &[(i32, i64)]) {
+        let starts = offsets
+            .iter()
+            .map(|&(partition, offset)| (partition, Some(offset)));
+        self.fetcher.read(&starts.collect::<Vec<_>>());
     }
 
     /// A second reader of the same topic, from these offsets on, outside the group.
@@ -265,6 +256,7 @@ impl Source {
 
     /// Lets partitions go.
     pub(crate) fn unassign(&self, partitions: &[i32]) -> Result<(), SourceError> {
+        self.fetcher.remove(partitions);
         self.client(
             "let partitions go",
             self.consumer.incremental_unassign(&self.list(partitions)),
@@ -277,8 +269,8 @@ impl Source {
     }
 
     /// Takes records; waits for the first one at most this long.
-    pub(crate) fn fill(&self, chunk: &mut Chunk, wait: Duration) {
-        self.records.fill(chunk, wait);
+    pub(crate) fn fill(&mut self, chunk: &mut Chunk, wait: Duration) {
+        self.fetcher.fill(chunk, wait);
     }
 
     /// Commits the offsets to go on from, each with its metadata.
@@ -316,7 +308,7 @@ impl Source {
 
     /// End of a partition, as far as fetches have told.
     pub(crate) fn known_end(&self, partition: i32) -> Option<i64> {
-        self.records.known_end(&self.topic, partition)
+        self.fetcher.known_end(partition)
     }
 
     /// From now on partitions are let go at once; dropping the source then leaves the group.

@@ -21,7 +21,6 @@ const CHUNKS: usize = 2;
 /// A shard on its way back.
 pub(super) struct CatchUp {
     shard: usize,
-    // Before `reader`: librdkafka's client ends only when all its records have been returned.
     chunk: Chunk,
     reader: RangeReader,
     at: usize,
@@ -43,8 +42,6 @@ impl Pump {
             self.flush(catch_up.shard);
             self.note_caught_up(&mut catch_up);
             if catch_up.partitions.is_empty() {
-                // Closing the reader takes a while, and the other shards do not wait for it.
-                std::thread::spawn(move || drop(catch_up));
                 return Ok(());
             }
             self.state.catch_up = Some(catch_up);

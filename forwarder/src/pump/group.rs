@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use rdkafka::consumer::CommitMode;
 use tracing::{info, warn};
 
 use super::{DRAIN_DEADLINE, Pump, TICK};
@@ -55,10 +54,13 @@ impl Pump {
 
     fn take_partitions(&mut self, partitions: &[i32]) -> Result<(), SourceError> {
         let mut starts = Vec::with_capacity(partitions.len());
-        for (partition, metadata) in self.source.committed(partitions)? {
+        for committed in self.source.committed(partitions)? {
+            let partition = committed.partition;
             self.state.tracker.assign(partition);
-            starts.push((partition, self.go_on_from(partition, &metadata)));
+            let head = self.go_on_from(partition, &committed.metadata);
+            starts.push((partition, head.or(committed.offset)));
         }
+        self.forget(partitions);
         self.source.assign(&starts)
     }
 
@@ -89,13 +91,23 @@ impl Pump {
             if !confirmed {
                 warn!(partitions = ?drain.partitions, "handed over before everything was confirmed; the next forwarder sends the rest again");
             }
-            self.commit(&drain.partitions, CommitMode::Sync);
+            // The group may be between two generations, and take nothing just now.
+            if !self.commit_finally(&drain.partitions) && Instant::now() < drain.deadline {
+                self.state.draining.push(drain);
+                continue;
+            }
             self.let_go(&drain.partitions)?;
         }
         Ok(())
     }
 
+    /// What is left of these partitions in the chunk is not ours, or will come again.
+    fn forget(&mut self, partitions: &[i32]) {
+        self.state.chunk.forget(self.state.at, partitions);
+    }
+
     fn let_go(&mut self, partitions: &[i32]) -> Result<(), SourceError> {
+        self.forget(partitions);
         for &partition in partitions {
             self.state.tracker.remove(partition);
             self.metrics.remove_partition(partition);

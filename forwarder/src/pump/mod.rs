@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::commit::Tracker;
+use crate::commit::{CommittedPosition, Tracker};
 use crate::consume::{Chunk, Source, SourceError};
 use crate::dead_letters::DeadLetters;
 use crate::health::Health;
@@ -43,9 +43,8 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What drives the stages.
 pub(crate) struct Pump {
-    // Before `source`: librdkafka's client ends only when all its records have been returned.
-    pub(crate) state: State,
     pub(crate) source: Source,
+    pub(crate) state: State,
     pub(crate) encoder: Encoder,
     pub(crate) shards: Shards,
     pub(crate) dead_letters: Option<DeadLetters>,
@@ -106,7 +105,7 @@ impl Pump {
         self.health.beat();
         self.take_confirmations();
         self.serve_group()?;
-        self.take_new_map()?;
+        self.take_new_map();
         self.catch_up()?;
         let progress = self.take_and_route();
         self.commit_when_due();
@@ -136,11 +135,11 @@ impl Pump {
 
     /// Puts a new map in force. What shards of the old one have not got, the new owners are to get: where
     /// something was held back for a shard, or one leaves without confirming, the topic is read again.
-    fn take_new_map(&mut self) -> Result<(), SourceError> {
+    fn take_new_map(&mut self) {
         if self.maps.has_changed().unwrap_or(false) {
             let map = self.maps.borrow_and_update().clone();
             if let Some(map) = map {
-                self.set_map(map)?;
+                self.set_map(map);
             }
         }
         let now = Instant::now();
@@ -157,12 +156,11 @@ impl Pump {
             warn!(
                 "a shard left the map without confirming everything; the rest goes to the new owners"
             );
-            self.rewind()?;
+            self.rewind();
         }
-        Ok(())
     }
 
-    fn set_map(&mut self, map: Arc<ShardMap>) -> Result<(), SourceError> {
+    fn set_map(&mut self, map: Arc<ShardMap>) {
         let epoch = map.epoch();
         let gone = self.shards.set_map(map);
         let deadline = Instant::now() + DRAIN_DEADLINE;
@@ -170,15 +168,14 @@ impl Pump {
             .leaving
             .extend(gone.into_iter().map(|sink| (sink, deadline)));
         if self.state.tracker.any_behind() {
-            self.rewind()?;
+            self.rewind();
         }
         // The receiver is gone only while the process stops.
         let _ = self.in_force.send(epoch);
-        Ok(())
     }
 
     /// Begins anew at the watermarks: shards may get events twice, none is passed over.
-    fn rewind(&mut self) -> Result<(), SourceError> {
+    fn rewind(&mut self) {
         let watermarks: Vec<(i32, i64)> = self.state.tracker.watermarks().collect();
         info!(?watermarks, "reading again");
         for &(partition, _) in &watermarks {
@@ -191,21 +188,29 @@ impl Pump {
         }
         // What is left of the chunk will come again, and has to come after what goes before it.
         self.state.at = self.state.chunk.len();
-        self.source.rewind(&watermarks)
+        self.source.rewind(&watermarks);
     }
 
     fn commit_when_due(&mut self) {
         if self.state.committed_at.elapsed() >= COMMIT_INTERVAL {
             self.state.committed_at = Instant::now();
-            self.commit(&self.state.tracker.partitions(), CommitMode::Async);
+            let positions = self
+                .state
+                .tracker
+                .uncommitted(&self.state.tracker.partitions());
+            self.commit(positions, CommitMode::Async);
         }
     }
 
+    /// Commits for good what will be another's: what was handed to Kafka's client before may still fail there.
+    fn commit_finally(&mut self, partitions: &[i32]) -> bool {
+        self.commit(self.state.tracker.positions(partitions), CommitMode::Sync)
+    }
+
     /// Commits; a failure is said and made good by the next commit.
-    fn commit(&mut self, partitions: &[i32], mode: CommitMode) {
-        let positions = self.state.tracker.uncommitted(partitions);
+    fn commit(&mut self, positions: Vec<(i32, CommittedPosition)>, mode: CommitMode) -> bool {
         if positions.is_empty() {
-            return;
+            return true;
         }
         let shards = &self.shards;
         let offsets: Vec<(i32, i64, String)> = positions
@@ -219,10 +224,14 @@ impl Pump {
             })
             .collect();
         match self.source.commit(&offsets, mode) {
-            Ok(()) => self.state.tracker.note_committed(positions),
+            Ok(()) => {
+                self.state.tracker.note_committed(positions);
+                true
+            }
             Err(error) => {
                 self.metrics.kafka_error();
                 warn!(%error, "a commit failed; the next one includes its offsets");
+                false
             }
         }
     }
@@ -248,7 +257,10 @@ impl Pump {
             // Still a member: events are served, so that the final commit is ours to make.
             self.serve_group()?;
         }
-        self.commit(&self.state.tracker.partitions(), CommitMode::Sync);
+        while !self.commit_finally(&self.state.tracker.partitions()) && Instant::now() < deadline {
+            std::thread::sleep(TICK);
+            self.serve_group()?;
+        }
         self.source.close();
         info!("everything confirmed is committed; leaving the group");
         Ok(())

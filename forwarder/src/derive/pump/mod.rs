@@ -140,16 +140,17 @@ impl Pump {
         info!(?rebalance, "the group has changed");
         match rebalance {
             Rebalance::Assign(partitions) => {
-                // Makes a start at the end of the topic last over a restart.
-                while let Err(error) = self.source.committed(&partitions) {
+                let committed = loop {
+                    match self.source.committed(&partitions) {
+                        Ok(committed) => break committed,
+                        Err(error) => {
+                            warn!(%error, "waiting for the positions another member has left; trying on");
+                        }
+                    }
                     self.health.beat();
-                    warn!(%error, "waiting for the positions another member has left; trying on");
-                }
-                let starts: Vec<(i32, Option<i64>)> = partitions
-                    .iter()
-                    .map(|&partition| (partition, None))
-                    .collect();
-                self.source.assign(&starts)?;
+                };
+                let starts = committed.iter().map(|it| (it.partition, it.offset));
+                self.source.assign(&starts.collect::<Vec<_>>())?;
                 self.state.assigned.extend(partitions);
             }
             Rebalance::Revoke(partitions) => {
@@ -230,7 +231,7 @@ impl Pump {
         self.derived.transaction(Outcome::Aborted);
         let back = self.state.positions.rewind();
         if !back.is_empty() {
-            self.source.rewind(&back)?;
+            self.source.rewind(&back);
         }
         Ok(())
     }

@@ -1,0 +1,135 @@
+//! Records taken together, borrowed from what the broker sent.
+
+use bytes::Bytes;
+
+use super::batch::{self, RecordParts};
+use crate::consume::Headers;
+use crate::route::{Record, Timestamp, TimestampKind};
+
+/// Most records in a chunk: enough to make a chunk's fixed costs vanish, few enough to stay in the cache.
+const CHUNK: usize = 1000;
+
+/// Records, each with its place in the bytes they were read from.
+pub(crate) struct Chunk {
+    places: Vec<Place>,
+    buffers: Vec<Buffer>,
+}
+
+enum Place {
+    Record { buffer: u32, parts: RecordParts },
+    Error { partition: i32, error: String },
+}
+
+struct Buffer {
+    partition: i32,
+    kind: TimestampKind,
+    records: Bytes,
+}
+
+/// One place of a chunk.
+pub(crate) enum Taken<'a> {
+    Record(Record<'a>),
+    /// The partition reports a problem in place of a record.
+    Error {
+        partition: i32,
+        error: &'a str,
+    },
+}
+
+impl Chunk {
+    pub(crate) fn new() -> Self {
+        Self {
+            places: Vec::with_capacity(CHUNK),
+            buffers: Vec::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Whether there was more to take than the chunk has places for, most likely.
+    pub(crate) fn is_full(&self) -> bool {
+        self.places.len() >= CHUNK
+    }
+
+    /// The record at a place below [`Self::len`].
+    #[inline]
+    pub(crate) fn get(&self, at: usize) -> Taken<'_> {
+        match &self.places[at] {
+            Place::Record { buffer, parts } => {
+                let buffer = &self.buffers[*buffer as usize];
+                Taken::Record(Record {
+                    partition: buffer.partition,
+                    offset: parts.offset,
+                    timestamp: Timestamp {
+                        ms: parts.timestamp,
+                        kind: buffer.kind,
+                    },
+                    key: parts.key.of(&buffer.records),
+                    value: parts.value.of(&buffer.records),
+                })
+            }
+            Place::Error { partition, error } => Taken::Error {
+                partition: *partition,
+                error,
+            },
+        }
+    }
+
+    /// A copy of the headers of the record at a place below [`Self::len`].
+    pub(crate) fn headers(&self, at: usize) -> Option<Headers> {
+        let Place::Record { buffer, parts } = &self.places[at] else {
+            return None;
+        };
+        let records = &self.buffers[*buffer as usize].records;
+        Headers::of(batch::headers(records, parts.headers))
+    }
+
+    /// Forgets what is left from `at` on of these partitions: it will come again, or to another reader.
+    pub(crate) fn forget(&mut self, at: usize, partitions: &[i32]) {
+        let (places, buffers) = (&mut self.places, &self.buffers);
+        let mut place = 0;
+        places.retain(|taken| {
+            place += 1;
+            let partition = match taken {
+                Place::Record { buffer, .. } => buffers[*buffer as usize].partition,
+                Place::Error { partition, .. } => *partition,
+            };
+            place <= at || !partitions.contains(&partition)
+        });
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.places.clear();
+        self.buffers.clear();
+    }
+
+    /// Begins with records of other bytes; returns what to name them by.
+    pub(super) fn add_buffer(
+        &mut self,
+        partition: i32,
+        kind: TimestampKind,
+        records: Bytes,
+    ) -> u32 {
+        self.buffers.push(Buffer {
+            partition,
+            kind,
+            records,
+        });
+        u32::try_from(self.buffers.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, buffer: u32, parts: RecordParts) {
+        self.places.push(Place::Record { buffer, parts });
+    }
+
+    pub(super) fn push_error(&mut self, partition: i32, error: String) {
+        self.places.push(Place::Error { partition, error });
+    }
+}

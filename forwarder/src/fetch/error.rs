@@ -1,0 +1,44 @@
+//! Why a broker cannot be read from.
+
+use std::path::PathBuf;
+
+use kafka_protocol::error::ResponseError;
+use thiserror::Error;
+
+/// Why a broker cannot be read from. All but [`FetchError::Settings`] may pass.
+#[derive(Debug, Error)]
+pub(crate) enum FetchError {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("no answer in time")]
+    Timeout,
+    #[error("the broker's answer cannot be read: {0:#}")]
+    Protocol(anyhow::Error),
+    #[error("the broker's answers are out of step with the requests")]
+    OutOfStep,
+    #[error("the broker announces an answer of {0} bytes, which cannot be; is it a Kafka broker?")]
+    TooLong(usize),
+    #[error(
+        "the broker does not take request {key} in version {newest} or older; Kafka 2.1 to 4.x do"
+    )]
+    Version { key: i16, newest: i16 },
+    #[error("the broker refuses the request: {0}")]
+    Refused(ResponseError),
+    #[error(
+        "the broker refuses the credentials: {0}; check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD_FILE"
+    )]
+    Credentials(String),
+    #[error("no broker of {brokers} can be reached; last: {last}")]
+    NoBroker { brokers: String, last: String },
+    #[error("{setting}: {reason}")]
+    Settings {
+        setting: &'static str,
+        reason: String,
+    },
+    #[error("cannot read {path} ({setting}): {reason}")]
+    File {
+        setting: &'static str,
+        path: PathBuf,
+        reason: String,
+    },
+}

@@ -1,0 +1,288 @@
+//! Reading partitions: Kafka's Fetch request spoken directly.
+//!
+//! librdkafka, which is our member in the consumer group, allocates for each record and passes it between
+//! threads; that alone costs more than all the rest of a forwarder. Here a broker's answer is read in place.
+//! One task for each broker asks for all partitions that it leads; answers wait, few at a time, for the pump.
+
+mod batch;
+mod broker;
+mod chunk;
+mod connection;
+mod error;
+mod scram;
+mod security;
+mod supervisor;
+mod table;
+mod transactions;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ofa_crds::kafka::KafkaSettings;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use batch::{Batch, BatchError, RecordReader};
+pub(crate) use chunk::{Chunk, Taken};
+pub(crate) use error::FetchError;
+use security::Security;
+use table::{Cluster, Generation, Table};
+use transactions::AbortedTransactions;
+
+/// A batch that cannot be read is asked for again after this time: what was damaged on the way comes whole, and
+/// what is damaged on the disk is not to be passed over.
+const RETRY_BATCH: Duration = Duration::from_secs(1);
+
+/// What is read, and as whom.
+#[derive(Debug, Clone)]
+pub(crate) struct FetchSettings {
+    pub(crate) kafka: KafkaSettings,
+    pub(crate) topic: String,
+    /// The name of this member, for the broker's logs.
+    pub(crate) client_id: String,
+    /// How much may be read ahead.
+    pub(crate) read_ahead: ReadAhead,
+}
+
+/// How much may be read ahead from each broker.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadAhead {
+    /// Answers, from the request until the last record is taken.
+    pub(crate) answers: usize,
+    /// Bytes of an answer; a single batch that is larger comes nevertheless.
+    pub(crate) bytes: i32,
+}
+
+/// Reads partitions, in the background.
+pub(crate) struct Fetcher {
+    shared: Arc<Shared>,
+    // Shared between threads by its owner, though only one takes from it.
+    answers: Mutex<Receiver<Answer>>,
+    open: Option<Open>,
+    _supervisor: AbortOnDropHandle<()>,
+}
+
+/// What all tasks of a fetcher know.
+struct Shared {
+    settings: FetchSettings,
+    security: Security,
+    table: Mutex<Table>,
+    /// Counts changes of the table.
+    changes: watch::Sender<u64>,
+    /// The cluster is not as the table has it.
+    outdated: Notify,
+    answers: Sender<Answer>,
+}
+
+/// What a broker has sent of one partition.
+enum Answer {
+    Records(Records),
+    Problem { partition: i32, problem: String },
+}
+
+struct Records {
+    partition: i32,
+    generation: Generation,
+    /// Records below this offset were not asked for, only are in the same batch.
+    from: i64,
+    data: Bytes,
+    aborted: AbortedTransactions,
+    /// Given back when the last record has been taken.
+    _room: Arc<OwnedSemaphorePermit>,
+}
+
+/// Records that are being taken.
+struct Open {
+    records: Records,
+    batch: Option<(Batch, RecordReader)>,
+}
+
+impl Fetcher {
+    /// Begins; nothing is read before [`Self::read`]. To be called within a runtime.
+    ///
+    /// # Errors
+    /// When the settings are unusable.
+    pub(crate) fn start(settings: FetchSettings) -> Result<Self, FetchError> {
+        let (sender, answers) = std::sync::mpsc::channel();
+        let shared = Arc::new(Shared {
+            security: Security::new(&settings.kafka)?,
+            settings,
+            table: Mutex::default(),
+            changes: watch::Sender::new(0),
+            outdated: Notify::new(),
+            answers: sender,
+        });
+        let supervisor = Handle::current().spawn(supervisor::run(shared.clone()));
+        Ok(Self {
+            shared,
+            answers: answers.into(),
+            open: None,
+            _supervisor: AbortOnDropHandle::new(supervisor),
+        })
+    }
+
+    /// Reads these partitions, each from an offset or from the oldest record on. What was read of them before
+    /// and not taken is forgotten.
+    pub(crate) fn read(&self, starts: &[(i32, Option<i64>)]) {
+        self.shared.change(|table| {
+            for &(partition, start) in starts {
+                table.read(partition, start, None);
+            }
+        });
+    }
+
+    /// Reads these partitions no more; nothing more of them will be taken.
+    pub(crate) fn remove(&self, partitions: &[i32]) {
+        self.shared.change(|table| {
+            for &partition in partitions {
+                table.remove(partition);
+            }
+        });
+    }
+
+    /// Offset behind the last record of a partition that may be read, as far as its leader has told.
+    pub(crate) fn known_end(&self, partition: i32) -> Option<i64> {
+        self.shared.table.lock().end(partition)
+    }
+
+    /// Fills `chunk` with what is there; waits for the first record for `wait` at most, never for a second.
+    pub(crate) fn fill(&mut self, chunk: &mut Chunk, wait: Duration) {
+        chunk.clear();
+        let deadline = Instant::now() + wait;
+        while !chunk.is_full() {
+            let open = match self.open.take() {
+                Some(open) => open,
+                None => match self.next(chunk, deadline) {
+                    Some(open) => open,
+                    None => return,
+                },
+            };
+            self.open = self.take_records(open, chunk);
+        }
+    }
+
+    /// The next answer with records; `None` when there is none in time, or a problem to be told first.
+    fn next(&mut self, chunk: &mut Chunk, deadline: Instant) -> Option<Open> {
+        let wait = if chunk.is_empty() {
+            deadline.saturating_duration_since(Instant::now())
+        } else {
+            Duration::ZERO
+        };
+        let answers = self.answers.get_mut();
+        match answers.recv_timeout(wait).ok()? {
+            Answer::Records(records) => Some(Open {
+                records,
+                batch: None,
+            }),
+            Answer::Problem { partition, problem } => {
+                chunk.push_error(partition, problem);
+                None
+            }
+        }
+    }
+
+    /// Takes records until the chunk is full; returns what is left.
+    fn take_records(&self, mut open: Open, chunk: &mut Chunk) -> Option<Open> {
+        let (partition, generation) = (open.records.partition, open.records.generation);
+        if !self.shared.table.lock().is_current(partition, generation) {
+            return None;
+        }
+        match open.fill(chunk) {
+            Ok(true) => Some(open),
+            Ok(false) => None,
+            Err((at, error)) => {
+                chunk.push_error(partition, error.to_string());
+                let due = Instant::now() + RETRY_BATCH;
+                self.shared
+                    .change(|table| table.read(partition, Some(at), Some(due)));
+                None
+            }
+        }
+    }
+}
+
+impl Open {
+    /// Moves records into the chunk; false when all have been moved. An error comes with the offset to go on at.
+    fn fill(&mut self, chunk: &mut Chunk) -> Result<bool, (i64, BatchError)> {
+        while !chunk.is_full() {
+            let (batch, mut reader) = match self.batch.take() {
+                Some(under_way) => under_way,
+                None => match self.next_batch()? {
+                    Some(batch) => {
+                        let reader = batch.reader();
+                        (batch, reader)
+                    }
+                    None => return Ok(false),
+                },
+            };
+            let kind = batch.timestamp_kind();
+            let buffer = chunk.add_buffer(self.records.partition, kind, batch.records.clone());
+            while !chunk.is_full() {
+                match reader.next(&batch) {
+                    None => break,
+                    Some(Ok(parts)) if parts.offset < self.records.from => {}
+                    Some(Ok(parts)) => {
+                        self.records.from = parts.offset + 1;
+                        chunk.push(buffer, parts);
+                    }
+                    Some(Err(error)) => return Err((self.records.from, error)),
+                }
+            }
+            if !reader.is_done() {
+                self.batch = Some((batch, reader));
+            }
+        }
+        Ok(true)
+    }
+
+    /// The next batch whose records count.
+    fn next_batch(&mut self) -> Result<Option<Batch>, (i64, BatchError)> {
+        let Records {
+            data,
+            aborted,
+            from,
+            ..
+        } = &mut self.records;
+        while !data.is_empty() {
+            match Batch::take(data) {
+                Ok(batch) if aborted.admits(&batch) => return Ok(Some(batch)),
+                Ok(batch) => *from = (*from).max(batch.last_offset + 1),
+                // The last one may be cut off where the answer was full.
+                Err(BatchError::Short(_)) => return Ok(None),
+                Err(error) => return Err((*from, error)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Shared {
+    fn change(&self, change: impl FnOnce(&mut Table)) {
+        let lacks_leader = {
+            let mut table = self.table.lock();
+            change(&mut table);
+            table.lacks_leader()
+        };
+        if lacks_leader {
+            self.outdated.notify_one();
+        }
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn set_cluster(&self, cluster: Cluster) {
+        self.table.lock().set_cluster(cluster);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn tell(&self, answer: Answer) {
+        // Nobody listens only while the fetcher is being dropped.
+        let _ = self.answers.send(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests;

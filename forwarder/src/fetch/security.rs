@@ -1,0 +1,223 @@
+//! TLS and SASL towards brokers, from the same settings as librdkafka's.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::error::ParseResponseErrorCode as _;
+use kafka_protocol::messages::{SaslAuthenticateRequest, SaslHandshakeRequest};
+use kafka_protocol::protocol::StrBytes;
+use ofa_crds::kafka::KafkaSettings;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::connection::{Connection, Stream};
+use super::error::FetchError;
+use super::scram::{Hash, Scram};
+
+/// How to secure a connection, and how to say who one is.
+pub(super) struct Security {
+    tls: Option<TlsConnector>,
+    sasl: Option<Sasl>,
+}
+
+struct Sasl {
+    mechanism: Mechanism,
+    user: String,
+    password: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mechanism {
+    Plain,
+    Scram(Hash),
+}
+
+impl Mechanism {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Scram(Hash::Sha256) => "SCRAM-SHA-256",
+            Self::Scram(Hash::Sha512) => "SCRAM-SHA-512",
+        }
+    }
+}
+
+impl Security {
+    /// Reads the settings, and the files they name.
+    pub(super) fn new(settings: &KafkaSettings) -> Result<Self, FetchError> {
+        let protocol = settings.security_protocol.as_deref().unwrap_or("PLAINTEXT");
+        let (tls, sasl) = match protocol.to_ascii_uppercase().as_str() {
+            "PLAINTEXT" => (false, false),
+            "SSL" => (true, false),
+            "SASL_PLAINTEXT" => (false, true),
+            "SASL_SSL" => (true, true),
+            other => {
+                return Err(FetchError::Settings {
+                    setting: "KAFKA_SECURITY_PROTOCOL",
+                    reason: format!(
+                        "'{other}' is none of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL"
+                    ),
+                });
+            }
+        };
+        let tls = tls.then(|| tls_config(settings)).transpose()?;
+        Ok(Self {
+            tls: tls.map(|config| TlsConnector::from(Arc::new(config))),
+            sasl: sasl.then(|| Sasl::new(settings)).transpose()?,
+        })
+    }
+
+    /// Puts TLS over a connection where the settings want it.
+    pub(super) async fn encrypt(
+        &self,
+        tcp: TcpStream,
+        address: &str,
+    ) -> Result<Box<dyn Stream>, FetchError> {
+        let Some(tls) = &self.tls else {
+            return Ok(Box::new(tcp));
+        };
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = host.trim_matches(['[', ']']).to_owned();
+        let name = ServerName::try_from(host.clone()).map_err(|_| FetchError::Settings {
+            setting: "KAFKA_BROKER",
+            reason: format!("'{host}' is no name that a certificate could have"),
+        })?;
+        Ok(Box::new(tls.connect(name, tcp).await?))
+    }
+
+    /// Says who one is where the settings want it (KIP-43, KIP-152).
+    pub(super) async fn authenticate(&self, connection: &mut Connection) -> Result<(), FetchError> {
+        let Some(sasl) = &self.sasl else {
+            return Ok(());
+        };
+        let request = SaslHandshakeRequest::default()
+            .with_mechanism(StrBytes::from_static_str(sasl.mechanism.name()));
+        let answer = connection.call(&request, 1, Duration::ZERO).await?;
+        if answer.error_code.err().is_some() {
+            let offered: Vec<&str> = answer.mechanisms.iter().map(StrBytes::as_str).collect();
+            return Err(FetchError::Settings {
+                setting: "KAFKA_SASL_MECHANISM",
+                reason: format!("the broker offers {} only", offered.join(", ")),
+            });
+        }
+        match sasl.mechanism {
+            Mechanism::Plain => {
+                let message = format!("\0{}\0{}", sasl.user, sasl.password);
+                exchange(connection, message.into_bytes()).await?;
+            }
+            Mechanism::Scram(hash) => {
+                let scram = Scram::new(hash, &sasl.user, &sasl.password);
+                let challenge = exchange(connection, scram.first().into_bytes()).await?;
+                let refused = |reason| FetchError::Credentials(reason);
+                let answer = scram.answer(&challenge).map_err(refused)?;
+                let proof = exchange(connection, answer.message.into_bytes()).await?;
+                answer.expected.verify(&proof).map_err(refused)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn exchange(connection: &mut Connection, message: Vec<u8>) -> Result<Bytes, FetchError> {
+    let request = SaslAuthenticateRequest::default().with_auth_bytes(message.into());
+    let answer = connection.call(&request, 2, Duration::ZERO).await?;
+    match answer.error_code.err() {
+        None => Ok(answer.auth_bytes),
+        Some(error) => {
+            let said = answer.error_message.map(|message| message.to_string());
+            Err(FetchError::Credentials(
+                said.unwrap_or_else(|| error.to_string()),
+            ))
+        }
+    }
+}
+
+impl Sasl {
+    fn new(settings: &KafkaSettings) -> Result<Self, FetchError> {
+        let mechanism = match settings.sasl_mechanism.as_deref() {
+            Some("PLAIN") => Mechanism::Plain,
+            Some("SCRAM-SHA-256") => Mechanism::Scram(Hash::Sha256),
+            Some("SCRAM-SHA-512") => Mechanism::Scram(Hash::Sha512),
+            other => {
+                return Err(FetchError::Settings {
+                    setting: "KAFKA_SASL_MECHANISM",
+                    reason: format!(
+                        "'{}' is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
+                        other.unwrap_or_default()
+                    ),
+                });
+            }
+        };
+        let missing = |setting| FetchError::Settings {
+            setting,
+            reason: "SASL needs it".to_owned(),
+        };
+        let user = settings.sasl_username.clone();
+        let path = settings.sasl_password_file.as_deref();
+        let path = path.ok_or_else(|| missing("KAFKA_SASL_PASSWORD_FILE"))?;
+        let password =
+            std::fs::read_to_string(path).map_err(unreadable("KAFKA_SASL_PASSWORD_FILE", path))?;
+        Ok(Self {
+            mechanism,
+            user: user.ok_or_else(|| missing("KAFKA_SASL_USERNAME"))?,
+            password: password.trim_end_matches(['\r', '\n']).to_owned(),
+        })
+    }
+}
+
+fn tls_config(settings: &KafkaSettings) -> Result<ClientConfig, FetchError> {
+    let builder = ClientConfig::builder().with_root_certificates(roots(settings)?);
+    let (Some(certificate), Some(key)) = (&settings.ssl_cert_file, &settings.ssl_key_file) else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = certificates("KAFKA_SSL_CERT_FILE", certificate)?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable("KAFKA_SSL_KEY_FILE", key))?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(unreadable("KAFKA_SSL_CERT_FILE", certificate))
+}
+
+/// Whom to trust: the authority of the settings, or else those of the system.
+fn roots(settings: &KafkaSettings) -> Result<RootCertStore, FetchError> {
+    let mut roots = RootCertStore::empty();
+    match &settings.ssl_ca_file {
+        Some(path) => {
+            for certificate in certificates("KAFKA_SSL_CA_FILE", path)? {
+                roots
+                    .add(certificate)
+                    .map_err(unreadable("KAFKA_SSL_CA_FILE", path))?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    Ok(roots)
+}
+
+fn certificates(
+    setting: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, FetchError> {
+    let certificates = CertificateDer::pem_file_iter(path).map_err(unreadable(setting, path))?;
+    certificates
+        .collect::<Result<_, _>>()
+        .map_err(unreadable(setting, path))
+}
+
+fn unreadable<E: std::fmt::Display>(
+    setting: &'static str,
+    path: &Path,
+) -> impl FnOnce(E) -> FetchError {
+    let path = path.to_owned();
+    move |reason| FetchError::File {
+        setting,
+        path,
+        reason: reason.to_string(),
+    }
+}

@@ -1,0 +1,117 @@
+//! Keeps what is known of the cluster up to date, and a task for each broker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::error::ParseResponseErrorCode as _;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::connection::Connection;
+use super::table::{Cluster, Leader};
+use super::{FetchError, Shared, broker};
+use crate::log_limit::LogLimit;
+
+/// Newest version of the Metadata request that is spoken: topics by name.
+const METADATA_VERSION: i16 = 9;
+
+/// Rest after the cluster was asked about: an election takes about as long, and many tasks notice at once.
+const REST: Duration = Duration::from_millis(100);
+
+/// Runs until dropped.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut brokers = BTreeSet::new();
+    let mut tasks = JoinSet::new();
+    let mut log = LogLimit::default();
+    loop {
+        match ask(&shared).await {
+            Ok(cluster) => {
+                for &id in cluster.brokers.keys() {
+                    if brokers.insert(id) {
+                        tasks.spawn(broker::run(shared.clone(), id));
+                    }
+                }
+                debug!(?cluster, "the cluster");
+                shared.set_cluster(cluster);
+                let outdated = shared.table.lock().lacks_leader();
+                if !outdated {
+                    shared.outdated.notified().await;
+                }
+            }
+            Err(error) => {
+                if let Some(held_back) = log.allow() {
+                    warn!(%error, held_back, "Kafka does not say who leads the topic's partitions; trying on");
+                }
+            }
+        }
+        sleep(REST).await;
+    }
+}
+
+/// Asks any broker that answers.
+async fn ask(shared: &Shared) -> Result<Cluster, FetchError> {
+    let settings = &shared.settings;
+    let known: Vec<String> = {
+        let table = shared.table.lock();
+        table.cluster().brokers.values().cloned().collect()
+    };
+    let first = settings
+        .kafka
+        .brokers
+        .split(',')
+        .map(|it| it.trim().to_owned());
+    let mut last = None;
+    for address in known.into_iter().chain(first) {
+        match ask_at(shared, &address).await {
+            Ok(cluster) => return Ok(cluster),
+            Err(error) => last = Some(format!("{address}: {error}")),
+        }
+    }
+    Err(FetchError::NoBroker {
+        brokers: settings.kafka.brokers.clone(),
+        last: last.unwrap_or_default(),
+    })
+}
+
+async fn ask_at(shared: &Shared, address: &str) -> Result<Cluster, FetchError> {
+    let settings = &shared.settings;
+    let mut connection = Connection::open(address, &settings.client_id, &shared.security).await?;
+    let name = TopicName(StrBytes::from_string(settings.topic.clone()));
+    let request = MetadataRequest::default()
+        .with_topics(Some(vec![
+            MetadataRequestTopic::default().with_name(Some(name)),
+        ]))
+        .with_allow_auto_topic_creation(false);
+    let answer = connection
+        .call(&request, METADATA_VERSION, Duration::ZERO)
+        .await?;
+    cluster_of(&answer)
+}
+
+fn cluster_of(answer: &MetadataResponse) -> Result<Cluster, FetchError> {
+    let brokers = answer.brokers.iter();
+    let brokers: BTreeMap<i32, String> = brokers
+        .map(|broker| (broker.node_id.0, format!("{}:{}", broker.host, broker.port)))
+        .collect();
+    let mut leaders = BTreeMap::new();
+    for topic in &answer.topics {
+        if let Some(error) = topic.error_code.err() {
+            return Err(FetchError::Refused(error));
+        }
+        for partition in &topic.partitions {
+            let leader = Leader {
+                broker: partition.leader_id.0,
+                epoch: partition.leader_epoch,
+            };
+            if brokers.contains_key(&leader.broker) {
+                leaders.insert(partition.partition_index, leader);
+            }
+        }
+    }
+    Ok(Cluster { brokers, leaders })
+}
