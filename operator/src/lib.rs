@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod controllers;
+pub mod digest;
 pub mod http;
 pub mod kube;
 pub mod metrics;

@@ -15,10 +15,11 @@ use ofa_crds::kafka::KafkaSettings;
 use ofa_crds::shard_map::Move;
 
 use crate::controllers::forwarder_pool::{self, map};
+use crate::controllers::nats_shard::conf::{self, Conf};
 use crate::controllers::nats_shard::credentials::Credentials;
 use crate::controllers::{Settings, asset_group, nats_shard};
 use crate::plain::{Plain, Service, workload};
-use crate::platform::{Workload, WorkloadId};
+use crate::platform::{FileContent, Workload, WorkloadId};
 use crate::resources::{Document, Folder, Manifest, ObjectKey, Snapshot, parse_file, read_objects};
 
 /// Prints the plan.
@@ -110,21 +111,55 @@ fn push_workloads(out: &mut String, before: &Objects, after: &Objects, settings:
                 running.replicas, wanted.replicas
             );
         }
-        let scaled = Workload {
-            replicas: wanted.replicas,
-            ..running.clone()
-        };
-        if scaled != *wanted {
-            let _ = writeln!(
+        match change(running, wanted) {
+            Change::None => {}
+            Change::Reload => drop(writeln!(
+                out,
+                "reload    {id}: {} instances take in a changed configuration, none restarts",
+                wanted.replicas
+            )),
+            Change::Restart => drop(writeln!(
                 out,
                 "restart   {id}: {} instances, one after the other",
                 wanted.replicas
-            );
+            )),
         }
     }
     for id in old.keys().filter(|id| !new.contains_key(*id)) {
         let _ = writeln!(out, "stop      {id}");
     }
+}
+
+/// What a change does to running instances.
+enum Change {
+    None,
+    Reload,
+    Restart,
+}
+
+fn change(running: &Workload, wanted: &Workload) -> Change {
+    let (mut old, mut new) = (running.clone(), wanted.clone());
+    old.replicas = new.replicas;
+    old.chosen.clone_from(&new.chosen);
+    let (before, after) = (take_live(&mut old), take_live(&mut new));
+    let restarts = |(before, after): (&String, &String)| conf::takes_restart(before, after);
+    if old != new || before.iter().zip(&after).any(restarts) {
+        Change::Restart
+    } else if before == after {
+        Change::None
+    } else {
+        Change::Reload
+    }
+}
+
+/// Takes out the texts that running instances take in.
+fn take_live(workload: &mut Workload) -> Vec<String> {
+    let files = workload.files.iter_mut();
+    let live = files.filter_map(|file| match &mut file.content {
+        FileContent::Live(text) => Some(std::mem::take(text)),
+        FileContent::Plain(_) | FileContent::Sensitive(_) | FileContent::Secret { .. } => None,
+    });
+    live.collect()
 }
 
 /// The workloads of all objects that can be built. Owners, passwords and addresses do not tell two of them apart.
@@ -172,8 +207,10 @@ fn build(
                 forwarder: String::new(),
                 client: String::new(),
                 route: String::new(),
+                operator: String::new(),
             };
-            Some(nats_shard::build::build(&valid, &hosts, &nobody))
+            let conf = Conf::of(&valid, &hosts, &nobody);
+            Some(nats_shard::build::build(&valid, &conf))
         }
         Manifest::ForwarderPool(pool) => {
             let valid = forwarder_pool::validate::validate(pool, settings).ok()?;
@@ -327,6 +364,21 @@ mod tests {
             ],
         );
         assert_eq!(plan(in_force(&two), &two), "Nothing would change.");
+    }
+
+    #[test]
+    fn what_nodes_take_in_while_they_run_is_told_from_what_restarts_them() {
+        let with = |spec: &str| {
+            let mut folder = folder(&["a"], "");
+            for text in folder.files.values_mut() {
+                *text = text.replace("spec: {}", &format!("spec: {{config: {{{spec}}}}}"));
+            }
+            folder
+        };
+        let told = |change: &str| plan(in_force(&with("")), &with(change));
+        assert!(told("maxConnections: 7").contains("reload    default/a: 3 instances"));
+        assert!(told("maxPending: 99999999").contains("restart   default/a: 3 instances"));
+        assert!(told("lameDuckSeconds: 60").contains("restart   default/a: 3 instances"));
     }
 
     #[test]

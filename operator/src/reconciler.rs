@@ -117,6 +117,7 @@ impl Reconciler {
             settings: &self.settings,
             http: &self.http,
             shards,
+            scales: false,
             pools,
         }
     }

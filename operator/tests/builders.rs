@@ -46,6 +46,7 @@ fn credentials() -> Credentials {
         forwarder: "FFFF".to_owned(),
         client: "CCCC".to_owned(),
         route: "RRRR".to_owned(),
+        operator: "OOOO".to_owned(),
     }
 }
 
@@ -105,11 +106,11 @@ fn the_factory() {
     let (line, hosts) = shard(&shards[0]);
     insta::assert_yaml_snapshot!(
         "factory_shard",
-        shard_build::build(&line, &hosts, &credentials())
+        shard_build::build(&line, &conf::Conf::of(&line, &hosts, &credentials()))
     );
     insta::assert_snapshot!(
         "factory_nats_conf",
-        conf::nats_conf(&line, &hosts, &credentials())
+        conf::Conf::of(&line, &hosts, &credentials()).text
     );
     let known: Vec<NatsShard> = shards.iter().map(known).collect();
     insta::assert_yaml_snapshot!(
@@ -137,7 +138,7 @@ fn the_smallest_of_each_kind() {
     assert_eq!(hosts.len(), 3);
     insta::assert_yaml_snapshot!(
         "smallest_shard",
-        shard_build::build(&valid, &hosts, &credentials())
+        shard_build::build(&valid, &conf::Conf::of(&valid, &hosts, &credentials()))
     );
     insta::assert_yaml_snapshot!(
         "smallest_pool",
@@ -162,11 +163,11 @@ fn a_shard_with_every_option() {
     let (valid, hosts) = shard(&manifests[0]);
     insta::assert_yaml_snapshot!(
         "full_shard",
-        shard_build::build(&valid, &hosts, &credentials())
+        shard_build::build(&valid, &conf::Conf::of(&valid, &hosts, &credentials()))
     );
     insta::assert_snapshot!(
         "full_nats_conf",
-        conf::nats_conf(&valid, &hosts, &credentials())
+        conf::Conf::of(&valid, &hosts, &credentials()).text
     );
     let known = [known(&manifests[0])];
     let selected = map::select(&known, "plant", &Default::default());

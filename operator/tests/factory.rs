@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ofa_crds::ShardMap;
 use ofa_crds::kafka::{ControlTopic, KafkaSettings};
 use ofa_crds::shard_map::HandoverPhase;
+use serde_json::Value;
 use system::{Operator, condition, is_settled, object, processes};
 
 fn shard(name: &str, nodes: u16, more: &str) -> String {
@@ -57,7 +58,7 @@ fn a_shard_runs_survives_its_operator_and_goes() {
 }
 
 #[test]
-fn a_changed_configuration_rolls_node_by_node_and_a_bad_one_changes_nothing() {
+fn a_changed_configuration_reaches_node_by_node_and_a_bad_one_changes_nothing() {
     let mut operator = Operator::new();
     operator.write("a.yaml", &shard("a", 2, ""));
     operator.start();
@@ -71,7 +72,24 @@ fn a_changed_configuration_rolls_node_by_node_and_a_bad_one_changes_nothing() {
     assert!(!problem.is_empty());
     assert_eq!(processes(&operator.status()), before);
 
+    let taken_in = |status: &Value| {
+        let config = &object(status, "NatsShard", "a")?["status"]["acceptedConfig"]["config"];
+        (config["maxPayload"] == 4096).then_some(())?;
+        is_settled(status, "NatsShard", "a")
+    };
     operator.write("a.yaml", &shard("a", 2, ", config: {maxPayload: 4096}"));
+    operator.wait("taken in", taken_in);
+    assert_eq!(processes(&operator.status()), before, "restarted");
+    let log = operator.log();
+    let at = |text: &str| {
+        log.find(text)
+            .unwrap_or_else(|| panic!("no '{text}' in {log}"))
+    };
+    assert!(at("a-1 has taken in the changed") < at("a-0 has taken in the changed"));
+
+    // This takes a restart.
+    let other = ", config: {maxPayload: 4096, maxPending: 1048576}";
+    operator.write("a.yaml", &shard("a", 2, other));
     operator.wait("rolled", |status| {
         let now = processes(status);
         before
@@ -85,7 +103,7 @@ fn a_changed_configuration_rolls_node_by_node_and_a_bad_one_changes_nothing() {
         log.find(text)
             .unwrap_or_else(|| panic!("no '{text}' in {log}"))
     };
-    assert!(at("a-1 restarts with the changed") < at("a-0 restarts with the changed"));
+    assert!(at("a-1 restarts for its changed") < at("a-0 restarts for its changed"));
 
     operator.write("a.yaml", &shard("a", 2, ", version: 2.10.0"));
     let refusal = operator.wait("refused", |status| {

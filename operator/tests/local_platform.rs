@@ -78,6 +78,7 @@ impl Fixture for Local {
     fn workload(&self, name: &str, replicas: u16) -> Workload {
         Workload {
             id: WorkloadId::new("test", name),
+            chosen: String::new(),
             owner: owner(name),
             kind: WorkloadKind::Stateless {
                 scratch: Some("/scratch".to_owned()),

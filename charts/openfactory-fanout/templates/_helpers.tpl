@@ -79,6 +79,10 @@ podAntiAffinity:
   resources: [natsshards/status, forwarderpools/status, assetgroups/status]
   verbs: [patch]
 - apiGroups: [fanout.openfactory.io]
+  # autoscaling
+  resources: [forwarderpools/scale]
+  verbs: [patch]
+- apiGroups: [fanout.openfactory.io]
   # owner references that block an owner's deletion
   resources: [natsshards/finalizers, forwarderpools/finalizers, assetgroups/finalizers]
   verbs: [update]

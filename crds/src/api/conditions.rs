@@ -10,6 +10,9 @@ pub const RECONCILING: &str = "Reconciling";
 /// The spec cannot be reached without somebody's help (kstatus: Failed). The message says what to do.
 pub const STALLED: &str = "Stalled";
 
+/// A newer operator would run something in another way, and does so only when users ask for it.
+pub const ROLLOUT_PENDING: &str = "RolloutPending";
+
 /// Whether a condition holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConditionStatus {

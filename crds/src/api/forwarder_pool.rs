@@ -31,6 +31,7 @@ use crate::{ring, wire};
         printcolumn = r#"{"name":"Shards","type":"integer","jsonPath":".status.shards"}"#,
         printcolumn = r#"{"name":"Epoch","type":"integer","jsonPath":".status.shardMapEpoch"}"#,
         printcolumn = r#"{"name":"Lag","type":"integer","jsonPath":".status.lag"}"#,
+        printcolumn = r#"{"name":"Rate","type":"integer","jsonPath":".status.messagesPerSecond","priority":1}"#,
         printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].status"}"#,
         printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].reason"}"#,
         printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
@@ -215,4 +216,26 @@ pub struct ForwarderPoolStatus {
     /// Records behind the end of the topic, over all partitions, by the committed positions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<u64>,
+    /// Records forwarded in a second, over all partitions, by the committed positions; two digits of it count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_per_second: Option<u64>,
+    /// What the autoscaler does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<AutoscalingStatus>,
+}
+
+/// What the autoscaler does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AutoscalingStatus {
+    /// Number of forwarders it has decided on.
+    pub desired_replicas: u16,
+    /// Why that many.
+    pub message: String,
+    /// When it last changed the number (RFC 3339, UTC).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_step: Option<String>,
+    /// Since when fewer forwarders would do (RFC 3339, UTC).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_since: Option<String>,
 }

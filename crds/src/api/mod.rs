@@ -20,3 +20,7 @@ pub const VERSION: &str = "v1alpha1";
 
 /// Annotation that pauses a resource without a change to its spec (value `true`).
 pub const PAUSED_ANNOTATION: &str = "fanout.openfactory.io/paused";
+
+/// Annotation whose change, to any text, takes in what a newer operator would build in another way (condition
+/// `RolloutPending`).
+pub const ROLL_OUT_ANNOTATION: &str = "fanout.openfactory.io/roll-out";

@@ -205,4 +205,40 @@ pub struct NatsShardStatus {
     /// Client URLs of the nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
+    /// The configuration that all nodes have taken over last: what a refused change falls back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_config: Option<AcceptedConfig>,
+    /// The configuration that a node has refused; it is not tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_config: Option<RefusedConfig>,
+    /// Since when a change has been waiting for clients to settle (RFC 3339, UTC).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients_moving_since: Option<String>,
+}
+
+/// A configuration that all nodes run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AcceptedConfig {
+    /// Tells this configuration from any other; a node shows it as its tag `config:<digest>`.
+    pub digest: String,
+    /// `spec.config` as it was then.
+    pub config: NatsConfig,
+    /// `spec.auth` as it was then.
+    pub auth: NatsAuth,
+    /// The roll-out annotation as it was then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roll_out: Option<String>,
+}
+
+/// A configuration that a node has refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedConfig {
+    /// Tells this configuration from any other.
+    pub digest: String,
+    /// The node.
+    pub node: String,
+    /// What the node has said.
+    pub message: String,
 }

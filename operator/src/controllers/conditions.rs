@@ -1,7 +1,10 @@
 //! Conditions as a pure merge of what was said before and what is found now.
 
 use jiff::Timestamp;
-use ofa_crds::api::{Condition, ConditionStatus, READY, RECONCILING, STALLED, set_condition};
+use ofa_crds::api::{
+    Condition, ConditionStatus, READY, RECONCILING, ROLL_OUT_ANNOTATION, ROLLOUT_PENDING, STALLED,
+    set_condition,
+};
 
 use crate::platform::{PlatformError, WorkloadState};
 
@@ -16,6 +19,8 @@ pub struct Outcome {
     pub message: String,
     /// Whether the resource serves meanwhile.
     pub serves: bool,
+    /// What a newer operator would do in another way, and does not do unasked.
+    pub rollout_pending: Option<String>,
 }
 
 /// How far a resource is.
@@ -54,12 +59,31 @@ impl Outcome {
         }
     }
 
+    /// The same where a newer operator does not do unasked what it would do in another way.
+    #[must_use]
+    pub fn rollout_pending(self, what: String) -> Self {
+        Self {
+            rollout_pending: Some(what),
+            ..self
+        }
+    }
+
+    /// The same with what the platform holds back.
+    #[must_use]
+    pub fn held_back(self, state: &WorkloadState) -> Self {
+        if !state.held_back || self.rollout_pending.is_some() {
+            return self;
+        }
+        self.rollout_pending("this operator would run its instances in another way".to_owned())
+    }
+
     fn of(state: Progress, reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             state,
             reason,
             message: message.into(),
             serves: state == Progress::Reached,
+            rollout_pending: None,
         }
     }
 }
@@ -86,11 +110,13 @@ pub fn merge(
     let ours =
         |condition: &&Condition| [READY, RECONCILING, STALLED].contains(&condition.kind.as_str());
     let mut conditions: Vec<Condition> = old.iter().filter(ours).cloned().collect();
+    // Before anything is known about a resource nobody may take it for one that fails.
+    let first_sight = conditions.is_empty() && outcome.state == Progress::UnderWay;
     let mut set = |kind: &str, holds: bool| {
-        let status = if holds {
-            ConditionStatus::True
-        } else {
-            ConditionStatus::False
+        let status = match holds {
+            true => ConditionStatus::True,
+            false if kind == READY && first_sight => ConditionStatus::Unknown,
+            false => ConditionStatus::False,
         };
         set_condition(
             &mut conditions,
@@ -107,7 +133,32 @@ pub fn merge(
     set(READY, outcome.serves);
     set(RECONCILING, outcome.state == Progress::UnderWay);
     set(STALLED, outcome.state == Progress::Stalled);
+    conditions.extend(pending(old, outcome, generation, now));
     conditions
+}
+
+/// What waits for a word of the users; nothing is said where nothing does.
+fn pending(
+    old: &[Condition],
+    outcome: &Outcome,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Option<Condition> {
+    let what = outcome.rollout_pending.as_ref()?;
+    let before = old
+        .iter()
+        .find(|condition| condition.kind == ROLLOUT_PENDING);
+    let now = || now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    Some(Condition {
+        kind: ROLLOUT_PENDING.to_owned(),
+        status: ConditionStatus::True,
+        observed_generation: generation,
+        last_transition_time: before.map_or_else(now, |old| old.last_transition_time.clone()),
+        reason: "OperatorUpgraded".to_owned(),
+        message: format!(
+            "{what}; it does so with the next change to what it runs, or at once when the annotation {ROLL_OUT_ANNOTATION} is changed"
+        ),
+    })
 }
 
 /// What the instances of a workload say about the resource they run for.
@@ -149,8 +200,10 @@ mod tests {
     #[test]
     fn a_time_moves_only_when_a_status_flips() {
         let first = merge(&[], &Outcome::under_way("A", "a"), Some(1), at(0));
+        assert_eq!(first[0].status, ConditionStatus::Unknown);
         let second = merge(&first, &Outcome::under_way("B", "b"), Some(2), at(10));
-        assert_eq!(second[0].last_transition_time, "1970-01-01T00:00:00Z");
+        assert_eq!(second[1].last_transition_time, "1970-01-01T00:00:00Z");
+        assert_eq!(second[0].status, ConditionStatus::False);
         assert_eq!(
             (second[0].reason.as_str(), second[0].observed_generation),
             ("B", Some(2))
@@ -167,6 +220,24 @@ mod tests {
                 "1970-01-01T00:00:20Z",
                 "1970-01-01T00:00:00Z"
             ]
+        );
+    }
+
+    #[test]
+    fn what_waits_for_the_users_is_said_for_as_long_as_it_does() {
+        let waits = Outcome::ready("a").rollout_pending("x".to_owned());
+        let first = merge(&[], &waits, Some(1), at(0));
+        let second = merge(&first, &waits, Some(1), at(10));
+        assert_eq!(first, second);
+        let last = second.last().unwrap();
+        assert_eq!(
+            (last.kind.as_str(), last.status),
+            (ROLLOUT_PENDING, ConditionStatus::True)
+        );
+        let done = merge(&second, &Outcome::ready("a"), Some(1), at(20));
+        assert!(
+            done.iter()
+                .all(|condition| condition.kind != ROLLOUT_PENDING)
         );
     }
 }

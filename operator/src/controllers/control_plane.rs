@@ -8,20 +8,17 @@ use async_trait::async_trait;
 use ofa_crds::kafka::{ControlError, ControlState, ControlTopic, KafkaSettings};
 use ofa_crds::{ControlRole, ShardMap};
 use parking_lot::Mutex;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::{Offset, TopicPartitionList};
 use thiserror::Error;
 use tokio::sync::watch;
 
+pub use super::progress::Progress;
+use super::progress::Progresses;
 use super::settling::SeenMap;
 pub use super::settling::Settling;
 
 /// How long a question may take.
-const PATIENCE: Duration = Duration::from_secs(3);
-
-/// How old an answer about lag may be.
-const ASK_EVERY: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Pause before the control topic is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -70,15 +67,6 @@ pub struct Published {
     pub map: Option<Arc<ShardMap>>,
     /// The epoch each forwarder acts by.
     pub acknowledged: BTreeMap<String, u64>,
-}
-
-/// How far a consumer group is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Partitions of the topic.
-    pub partitions: u32,
-    /// Records behind the end; where nothing is committed, all that a partition holds.
-    pub lag: u64,
 }
 
 /// Kafka as the operator uses it.
@@ -133,7 +121,7 @@ pub trait ControlPlane: Send + Sync {
 pub struct KafkaControlPlane {
     topic: String,
     followed: Mutex<BTreeMap<String, Followed>>,
-    progress: Arc<Mutex<BTreeMap<String, Asked>>>,
+    progress: Progresses,
     seen: Mutex<BTreeMap<String, SeenMap>>,
     changes: watch::Sender<u64>,
 }
@@ -144,22 +132,17 @@ struct Followed {
     state: watch::Receiver<ControlState>,
 }
 
-/// A question about a group's progress and the last answer.
-struct Asked {
-    at: Instant,
-    answer: Option<Progress>,
-}
-
 impl KafkaControlPlane {
     /// Uses the control topic `topic` of every Kafka that pools name.
     #[must_use]
     pub fn new(topic: &str) -> Self {
+        let changes = watch::Sender::new(0);
         Self {
             topic: topic.to_owned(),
             followed: Mutex::default(),
-            progress: Arc::default(),
+            progress: Progresses::new(changes.clone()),
             seen: Mutex::default(),
-            changes: watch::Sender::new(0),
+            changes,
         }
     }
 
@@ -289,84 +272,6 @@ impl ControlPlane for KafkaControlPlane {
     }
 
     fn progress(&self, kafka: &KafkaSettings, topic: &str, group: &str) -> Option<Progress> {
-        let key = format!("{kafka:?} {topic} {group}");
-        let mut asked = self.progress.lock();
-        let known = asked.get(&key);
-        let answer = known.and_then(|asked| asked.answer);
-        if known.is_none_or(|asked| asked.at.elapsed() >= ASK_EVERY) {
-            let now = Instant::now();
-            asked.insert(key.clone(), Asked { at: now, answer });
-            let (kafka, topic, group) = (kafka.clone(), topic.to_owned(), group.to_owned());
-            let (answers, changes) = (self.progress.clone(), self.changes.clone());
-            tokio::task::spawn_blocking(move || {
-                let answer = ask_progress(&kafka, &topic, &group)
-                    .inspect_err(|error| tracing::debug!(topic, %error, "lag is unknown"))
-                    .ok();
-                let new = Asked {
-                    at: Instant::now(),
-                    answer,
-                };
-                let old = answers.lock().insert(key, new);
-                if old.and_then(|old| old.answer) != answer {
-                    changes.send_modify(|count| *count += 1);
-                }
-            });
-        }
-        answer
+        self.progress.of(kafka, topic, group)
     }
-}
-
-fn ask_progress(
-    kafka: &KafkaSettings,
-    topic: &str,
-    group: &str,
-) -> Result<Progress, ControlPlaneError> {
-    let failed = |source| ControlPlaneError::Kafka {
-        brokers: kafka.brokers.clone(),
-        source,
-    };
-    let mut config = kafka.client_config().map_err(ControlError::from)?;
-    let consumer: BaseConsumer = config
-        .set("group.id", group)
-        .set("enable.auto.commit", "false")
-        .set("allow.auto.create.topics", "false")
-        .create()
-        .map_err(failed)?;
-    let metadata = consumer
-        .fetch_metadata(Some(topic), PATIENCE)
-        .map_err(|_| ControlPlaneError::NoAnswer(kafka.brokers.clone()))?;
-    let partitions: Vec<i32> = metadata
-        .topics()
-        .iter()
-        .flat_map(|topic| topic.partitions())
-        .map(|p| p.id())
-        .collect();
-    if partitions.is_empty() {
-        return Err(ControlPlaneError::NoTopic(topic.to_owned()));
-    }
-    let mut wanted = TopicPartitionList::new();
-    for &partition in &partitions {
-        wanted.add_partition(topic, partition);
-    }
-    let committed = consumer
-        .committed_offsets(wanted, PATIENCE)
-        .map_err(failed)?;
-    let mut lag = 0;
-    for &partition in &partitions {
-        let (low, high) = consumer
-            .fetch_watermarks(topic, partition, PATIENCE)
-            .map_err(failed)?;
-        let position = match committed
-            .find_partition(topic, partition)
-            .map(|found| found.offset())
-        {
-            Some(Offset::Offset(offset)) => offset.max(low),
-            _ => low,
-        };
-        lag += u64::try_from(high - position).unwrap_or(0);
-    }
-    Ok(Progress {
-        partitions: u32::try_from(partitions.len()).unwrap_or(u32::MAX),
-        lag,
-    })
 }

@@ -7,12 +7,14 @@ pub mod forwarder_pool;
 pub mod kafka_connection;
 pub mod nats_shard;
 pub mod plain;
+mod progress;
 mod settling;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use ofa_crds::api::{NatsShard, PAUSED_ANNOTATION};
+use ofa_crds::api::{NatsShard, PAUSED_ANNOTATION, ROLL_OUT_ANNOTATION};
 use ofa_crds::kafka::KafkaSettings;
 
+use crate::digest::digest;
 use crate::platform::{DeploymentPlatform, Owner};
 use control_plane::ControlPlane;
 
@@ -28,6 +30,8 @@ pub struct Context<'a> {
     pub http: &'a reqwest::Client,
     /// All shards, with their status.
     pub shards: &'a [NatsShard],
+    /// Whether the number of a pool's forwarders can be set for it, through the scale subresource.
+    pub scales: bool,
     /// `<namespace>.<name>` of all pools that exist, and how each reaches Kafka.
     pub pools: &'a [control_plane::PoolRef],
 }
@@ -56,6 +60,8 @@ pub struct Identity {
     pub generation: Option<i64>,
     /// Whether a pause annotation stops all changes.
     pub paused: bool,
+    /// What the roll-out annotation says: another text takes in what a newer operator has held back.
+    pub roll_out: Option<String>,
 }
 
 impl Identity {
@@ -71,7 +77,16 @@ impl Identity {
             paused: annotations
                 .and_then(|all| all.get(PAUSED_ANNOTATION))
                 .is_some_and(|v| v == "true"),
+            roll_out: annotations
+                .and_then(|all| all.get(ROLL_OUT_ANNOTATION))
+                .cloned(),
         }
+    }
+
+    /// What stands in [`Workload::chosen`](crate::platform::Workload::chosen) when users have chosen `what`.
+    #[must_use]
+    pub fn chosen(&self, what: &impl serde::Serialize) -> String {
+        digest(&(what, &self.roll_out))
     }
 
     /// The resource as the owner of what is run for it.

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::Resource;
@@ -14,6 +15,9 @@ use serde::de::DeserializeOwned;
 
 use crate::controllers::{Context, Removal, asset_group, forwarder_pool, nats_shard};
 use crate::platform::PlatformError;
+
+/// How often the autoscaler looks at a pool: a few looks for each step that it may take.
+const AUTOSCALER_LOOKS_EVERY: Duration = Duration::from_secs(15);
 
 /// One of our kinds, with the reconciler that local processes use too.
 pub trait Kind:
@@ -49,6 +53,16 @@ pub trait Kind:
 
     /// Names of the secrets of others that it refers to.
     fn secrets(&self) -> Vec<&str>;
+
+    /// When to look again at one that is as it should be, where no watch tells of what it goes by.
+    fn look_again(_status: &Self::Status) -> Option<Duration> {
+        None
+    }
+
+    /// The number of instances that its scale is to be set to.
+    fn scale_to(&self, _status: &Self::Status) -> Option<u16> {
+        None
+    }
 }
 
 macro_rules! status_of {
@@ -95,6 +109,17 @@ impl Kind for ForwarderPool {
 
     async fn finalize(&self, context: &Context<'_>) -> Result<Removal, PlatformError> {
         forwarder_pool::finalize(self, context).await
+    }
+
+    /// Quiet times end without anything happening.
+    fn look_again(status: &ForwarderPoolStatus) -> Option<Duration> {
+        let autoscaling = status.autoscaling.as_ref();
+        autoscaling.map(|_| AUTOSCALER_LOOKS_EVERY)
+    }
+
+    fn scale_to(&self, status: &ForwarderPoolStatus) -> Option<u16> {
+        let decided = status.autoscaling.as_ref()?.desired_replicas;
+        (self.spec.replicas != Some(decided)).then_some(decided)
     }
 
     fn secrets(&self) -> Vec<&str> {

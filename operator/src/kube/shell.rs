@@ -111,11 +111,13 @@ impl Shell {
         }
         let (shards, pools) = self.others(namespace, known).await;
         let status = object.reconcile(&self.context(&shards, &pools)).await;
+        if let Some(replicas) = object.scale_to(&status) {
+            self.scale(&api, &object, replicas).await?;
+        }
         self.say(&api, &object, &status).await?;
-        Ok(Action::requeue(retry_after(
-            K::conditions(&status),
-            Timestamp::now(),
-        )))
+        let next = retry_after(K::conditions(&status), Timestamp::now());
+        let next = K::look_again(&status).map_or(next, |soon| soon.min(next));
+        Ok(Action::requeue(next))
     }
 
     fn context<'a>(&'a self, shards: &'a [NatsShard], pools: &'a [PoolRef]) -> Context<'a> {
@@ -125,6 +127,7 @@ impl Shell {
             settings: &self.settings,
             http: &self.http,
             shards,
+            scales: true,
             pools,
         }
     }
@@ -210,6 +213,28 @@ impl Shell {
             self.tell(object, news).await;
         }
         Ok(())
+    }
+
+    /// Sets the number through the scale subresource, where `kubectl scale` and others set it too: it is the version
+    /// that was decided by that must still stand.
+    async fn scale<K: Kind>(
+        &self,
+        api: &Api<K>,
+        object: &K,
+        replicas: u16,
+    ) -> Result<(), ShellError> {
+        let (name, kind) = (object.name_any(), K::kind(&()));
+        info!(%kind, name, replicas, "scales");
+        let scale = json!({
+            "metadata": {"resourceVersion": object.resource_version()},
+            "spec": {"replicas": replicas},
+        });
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let written = api.patch_scale(&name, &params, &Patch::Merge(scale)).await;
+        ignore_gone(written.map(|_| ()))
     }
 
     async fn say_refused<K: Kind>(

@@ -142,6 +142,7 @@ impl Parts<'_> {
                 self.meta.namespace.as_deref().unwrap_or("default"),
                 name.as_str(),
             ),
+            chosen: String::new(),
             owner: Owner {
                 kind: self.kind_name.to_owned(),
                 name,

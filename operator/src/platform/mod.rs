@@ -84,6 +84,10 @@ pub struct WorkloadState {
     pub wanted: u16,
     /// Instances that exist, by ordinal; those on their way out included.
     pub instances: Vec<InstanceState>,
+    /// Whether a newer operator would build the instances in another way, which waits until users choose something
+    /// else anyway or ask for it.
+    #[serde(default)]
+    pub held_back: bool,
 }
 
 impl WorkloadState {

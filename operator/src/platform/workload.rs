@@ -58,6 +58,10 @@ pub struct Workload {
     pub id: WorkloadId,
     /// For whom.
     pub owner: Owner,
+    /// Differs when users have chosen something else: see [`Workload`]'s builders. While it stays the same, a
+    /// platform that is meant to run for years replaces no instance only because a newer operator would build it in
+    /// another way, and says so in [`WorkloadState::held_back`](super::WorkloadState::held_back).
+    pub chosen: String,
     /// Whether instances are alike or each is itself.
     pub kind: WorkloadKind,
     /// Container image; where there are no containers its base name names the program.
@@ -181,6 +185,9 @@ pub enum FileContent {
     Plain(String),
     /// Text with passwords in it: stored as secrets are.
     Sensitive(String),
+    /// The same of a program that takes in a changed file when told to. A platform that can puts the change under
+    /// running instances, which stay current; elsewhere it makes them outdated as any other change does.
+    Live(String),
     /// A value of a secret; a file is left out where the key is optional and missing.
     Secret {
         /// Which value.
@@ -196,6 +203,7 @@ impl fmt::Debug for FileContent {
         match self {
             Self::Plain(text) => f.debug_tuple("Plain").field(text).finish(),
             Self::Sensitive(_) => f.write_str("Sensitive(..)"),
+            Self::Live(_) => f.write_str("Live(..)"),
             Self::Secret { key, .. } => f.debug_tuple("Secret").field(key).finish(),
         }
     }

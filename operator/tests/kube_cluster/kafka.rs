@@ -21,6 +21,7 @@ use tokio::sync::watch;
 pub(crate) struct Kafka {
     admin: Client,
     maps: Arc<Mutex<BTreeMap<String, Arc<ShardMap>>>>,
+    progress: Arc<Mutex<Progress>>,
     changes: watch::Sender<u64>,
 }
 
@@ -29,12 +30,26 @@ impl Kafka {
         Self {
             admin: admin.clone(),
             maps: Arc::default(),
+            progress: Arc::new(Mutex::new(Progress {
+                partitions: 6,
+                lag: 0,
+                rate: None,
+                members: None,
+            })),
             changes: watch::Sender::new(0),
         }
     }
 
     pub(crate) fn map(&self, pool: &str) -> Option<Arc<ShardMap>> {
         self.maps.lock().get(pool).cloned()
+    }
+
+    /// What the forwarders' group looks like from now on.
+    pub(crate) fn group(&self, lag: u64, members: Option<u32>) {
+        let mut progress = self.progress.lock();
+        (progress.lag, progress.members) = (lag, members);
+        drop(progress);
+        self.changed();
     }
 
     fn changed(&self) {
@@ -70,8 +85,8 @@ impl ControlPlane for Kafka {
 
     fn progress(&self, _: &KafkaSettings, _: &str, _: &str) -> Option<Progress> {
         Some(Progress {
-            partitions: 6,
-            lag: 0,
+            rate: None,
+            ..*self.progress.lock()
         })
     }
 

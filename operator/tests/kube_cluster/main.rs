@@ -3,10 +3,13 @@
 
 mod cluster;
 mod kafka;
+mod kubelet;
 mod nodes;
 mod operator;
 
+mod autoscale;
 mod chart;
+mod config;
 mod crds;
 mod deletion;
 mod drift;
@@ -15,3 +18,4 @@ mod kill;
 mod leader;
 mod pool;
 mod shard;
+mod upgrade;

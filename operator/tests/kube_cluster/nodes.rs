@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
@@ -51,13 +52,49 @@ async fn answer_all(pods: Api<Pod>) {
 
 async fn serve(listener: TcpListener, pods: Api<Pod>) {
     let router = Router::new()
-        .route(
-            "/varz",
-            get(|| async { Json(json!({"version": "2.15.2"})) }),
-        )
+        .route("/varz", get(varz))
         .route("/routez", get(routez))
         .with_state(pods);
     axum::serve(listener, router).await.unwrap();
+}
+
+/// As if every node had taken in its configuration at once.
+async fn varz(State(pods): State<Api<Pod>>) -> Json<Value> {
+    Json(json!({
+        "server_id": "N", "version": "2.15.2", "tags": tags(&pods).await,
+        "connections": 0, "total_connections": 0, "slow_consumers": 0,
+    }))
+}
+
+/// The tags in the configuration of the namespace's shard: tests have one each, or a second that never runs.
+async fn tags(pods: &Api<Pod>) -> Vec<String> {
+    let namespace = pods
+        .resource_url()
+        .split('/')
+        .nth(4)
+        .unwrap_or_default()
+        .to_owned();
+    let secrets: Api<Secret> = Api::namespaced(pods.clone().into_client(), &namespace);
+    let all = ListParams::default().labels("app.kubernetes.io/name=nats-shard");
+    let found = secrets
+        .list(&all)
+        .await
+        .map(|list| list.items)
+        .unwrap_or_default();
+    let texts = found.iter().flat_map(conf_of);
+    texts.filter_map(|text| tag_in(&text)).collect()
+}
+
+/// The nats.conf in a secret that has one.
+pub(crate) fn conf_of(secret: &Secret) -> Option<String> {
+    let data = secret.data.as_ref()?;
+    let ByteString(bytes) = data.get("etc__nats__nats.conf")?;
+    String::from_utf8(bytes.clone()).ok()
+}
+
+fn tag_in(conf: &str) -> Option<String> {
+    let tag = conf.split_once("server_tags: [\"")?.1;
+    Some(tag.split_once('"')?.0.to_owned())
 }
 
 async fn routez(State(pods): State<Api<Pod>>) -> Json<Value> {

@@ -104,6 +104,11 @@ where
 
 /// What a process of the operator consists of, in one namespace.
 pub(crate) fn shell(client: &Client, namespace: &str, kafka: &Kafka) -> Arc<Shell> {
+    release("test", client, namespace, kafka)
+}
+
+/// The same of another release, whose forwarders have another image.
+fn release(version: &str, client: &Client, namespace: &str, kafka: &Kafka) -> Arc<Shell> {
     Arc::new(Shell {
         platform: Arc::new(KubernetesPlatform::new(
             client.clone(),
@@ -113,7 +118,7 @@ pub(crate) fn shell(client: &Client, namespace: &str, kafka: &Kafka) -> Arc<Shel
         settings: Settings {
             kafka: KafkaSettings::plain("kafka.example:9092"),
             control_topic: "ofa_shard_map".to_owned(),
-            forwarder_image: "openfactory-fanout/forwarder:test".to_owned(),
+            forwarder_image: format!("openfactory-fanout/forwarder:{version}"),
         },
         http: reqwest::Client::new(),
         state: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(namespace),
@@ -142,6 +147,16 @@ impl Operator {
         candidate: Option<(&str, Timing)>,
     ) -> Self {
         let shell = shell(client, namespace, kafka);
+        Self::start_shell(shell, namespace, candidate)
+    }
+
+    /// Of another release.
+    pub(crate) fn upgraded(client: &Client, namespace: &str, kafka: &Kafka) -> Self {
+        let shell = release("next", client, namespace, kafka);
+        Self::start_shell(shell, namespace, None)
+    }
+
+    fn start_shell(shell: Arc<Shell>, namespace: &str, candidate: Option<(&str, Timing)>) -> Self {
         let args = KubernetesArgs {
             namespaces: vec![namespace.to_owned()],
             no_leader_election: candidate.is_none(),

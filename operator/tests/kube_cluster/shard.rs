@@ -173,11 +173,12 @@ async fn a_change_rolls_one_node_at_a_time() {
         .map(|p| p.uid())
         .collect();
 
+    let resources = json!({"requests": {"cpu": "10m"}});
     change(
         &client,
         &namespace,
         "line",
-        json!({"config": {"maxConnections": 1000}}),
+        json!({ "resources": resources }),
     )
     .await;
     eventually("every node replaced", || async {

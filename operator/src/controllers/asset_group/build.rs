@@ -28,6 +28,7 @@ pub fn build(group: &ValidGroup, settings: &Settings, client_certificate: bool) 
     Workload {
         id: group.workload_id(),
         owner: group.identity.owner("AssetGroup"),
+        chosen: chosen(group),
         // Transactions are fenced by the member's name, which must be the same after a restart.
         kind: WorkloadKind::Stateful { data: None },
         image: group.image.clone(),
@@ -47,6 +48,16 @@ pub fn build(group: &ValidGroup, settings: &Settings, client_certificate: bool) 
         update: UpdateStrategy::Rolling,
         services: Vec::new(),
     }
+}
+
+/// What users choose of it; the image is the operator's.
+fn chosen(group: &ValidGroup) -> String {
+    let value = group.value.as_ref().map(|value| value.as_str());
+    group.identity.chosen(&(
+        (&group.kafka, &group.brokers, &group.source_topic),
+        (&group.level, value, group.partitions, group.retention_ms),
+        (&group.resources, &group.spread),
+    ))
 }
 
 fn env(group: &ValidGroup) -> Vec<EnvVar> {

@@ -98,7 +98,9 @@ async fn steps(
     let outcome = of_instances(&state).unwrap_or_else(|| {
         Outcome::ready("all instances are ready; every event is written to its group's topic")
     });
-    Ok(outcome.serving(serves(group) && state.ready() > 0))
+    Ok(outcome
+        .serving(serves(group) && state.ready() > 0)
+        .held_back(&state))
 }
 
 /// The resource that derives the same already.

@@ -35,6 +35,7 @@ pub fn build(
     Workload {
         id: pool.workload_id(),
         owner: pool.identity.owner("ForwarderPool"),
+        chosen: chosen(pool, shards, settings),
         kind: WorkloadKind::Stateless { scratch: None },
         image: pool.image.clone(),
         command: Vec::new(),
@@ -53,6 +54,26 @@ pub fn build(
         update: UpdateStrategy::Rolling,
         services: Vec::new(),
     }
+}
+
+/// What users choose of a forwarder, those of the chart included. The default image is the operator's.
+fn chosen(pool: &ValidPool, shards: &[Candidate], settings: &Settings) -> String {
+    let names = shards.iter().filter_map(|candidate| {
+        let shard = candidate.shard.as_ref()?;
+        Some((
+            &candidate.resource,
+            shard.name.as_str(),
+            &candidate.tls_secret,
+        ))
+    });
+    let choices = (
+        (&pool.source, &pool.kafka, &pool.consumer_group),
+        (pool.payload, &pool.dead_letter_topic, &pool.chosen_image),
+        (&pool.resources, &pool.spread),
+        (&settings.kafka.brokers, &settings.control_topic),
+        names.collect::<Vec<_>>(),
+    );
+    pool.identity.chosen(&choices)
 }
 
 fn env(pool: &ValidPool, settings: &Settings) -> Vec<EnvVar> {

@@ -1,5 +1,6 @@
 //! `ForwarderPool`: forwarders and the shard map they act by.
 
+mod autoscale;
 pub mod build;
 pub mod handover;
 pub mod map;
@@ -8,11 +9,11 @@ mod status;
 pub mod validate;
 
 use jiff::{SignedDuration, Timestamp};
-use ofa_crds::api::{ForwarderPool, ForwarderPoolStatus};
+use ofa_crds::api::{AutoscalingStatus, ForwarderPool, ForwarderPoolStatus};
 
 use self::map::{leaving, select};
 use self::reshard::{follow_map, kafka_outcome};
-use self::status::{Observed, status};
+use self::status::{Observed, status, unacknowledged};
 use self::validate::{ValidPool, control_name, validate};
 use super::conditions::Outcome;
 use super::control_plane::{PoolRef, Published};
@@ -23,10 +24,17 @@ use crate::platform::{PlatformError, WorkloadId};
 pub async fn reconcile(pool: &ForwarderPool, context: &Context<'_>) -> ForwarderPoolStatus {
     let mut observed = Observed::default();
     let outcome = match validate(pool, context.settings) {
+        Ok(_) if pool.spec.autoscaling.is_some() && !context.scales => Ok(Outcome::stalled(
+            "Unsupported",
+            "spec.autoscaling needs the scale subresource of Kubernetes; set spec.replicas instead",
+        )),
         Ok(valid) => steps(pool, &valid, context, &mut observed).await,
         Err(invalid) => Ok(Outcome::stalled(invalid.reason, invalid.to_string())),
     };
-    let outcome = outcome.unwrap_or_else(Outcome::from);
+    let mut outcome = outcome.unwrap_or_else(Outcome::from);
+    if let Some(forwarders) = &observed.forwarders {
+        outcome = outcome.held_back(forwarders);
+    }
     status(pool, &observed, outcome)
 }
 
@@ -116,7 +124,31 @@ async fn steps(
         ));
     }
     let shards = selected(valid, context);
-    follow_map(valid, &shards, published, pool_ref, context, observed).await
+    let outcome = follow_map(valid, &shards, published, pool_ref, context, observed).await?;
+    observed.autoscaling = autoscaling(pool, valid, observed);
+    Ok(outcome)
+}
+
+fn autoscaling(
+    pool: &ForwarderPool,
+    valid: &ValidPool,
+    observed: &Observed,
+) -> Option<AutoscalingStatus> {
+    let forwarders = observed.forwarders.as_ref();
+    let acknowledged = match (forwarders, &observed.published) {
+        (Some(forwarders), Some(published)) => unacknowledged(forwarders, published).is_empty(),
+        _ => false,
+    };
+    let before = pool.status.as_ref();
+    Some(autoscale::decide(&autoscale::Seen {
+        limits: pool.spec.autoscaling.as_ref()?,
+        replicas: valid.replicas,
+        forwarders,
+        progress: observed.progress,
+        acknowledged,
+        before: before.and_then(|status| status.autoscaling.as_ref()),
+        now: Timestamp::now(),
+    }))
 }
 
 fn selected(valid: &ValidPool, context: &Context<'_>) -> Vec<map::Candidate> {

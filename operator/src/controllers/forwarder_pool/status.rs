@@ -1,7 +1,9 @@
 //! What is said about a pool.
 
 use jiff::Timestamp;
-use ofa_crds::api::{ConditionStatus, ForwarderPool, ForwarderPoolStatus, READY};
+use ofa_crds::api::{
+    AutoscalingStatus, ConditionStatus, ForwarderPool, ForwarderPoolStatus, READY,
+};
 
 use crate::controllers::conditions::{Outcome, merge};
 use crate::controllers::control_plane::{Progress, Published, Settling};
@@ -14,6 +16,7 @@ pub(super) struct Observed {
     pub(super) published: Option<Published>,
     pub(super) settling: Option<Settling>,
     pub(super) progress: Option<Progress>,
+    pub(super) autoscaling: Option<AutoscalingStatus>,
 }
 
 /// Forwarders that have not acknowledged the published map.
@@ -93,6 +96,9 @@ pub(super) fn status(
         .map(|progress| progress.partitions)
         .or(status.partitions);
     status.lag = observed.progress.map(|progress| progress.lag);
+    status.messages_per_second = observed.progress.and_then(|progress| progress.rate);
+    let limits = pool.spec.autoscaling.as_ref();
+    status.autoscaling = limits.and(observed.autoscaling.clone().or(status.autoscaling));
     let meta = &pool.metadata;
     status.selector = meta
         .name

@@ -43,6 +43,8 @@ pub struct ValidPool {
     pub dead_letter_topic: Option<String>,
     /// Image of the forwarders.
     pub image: String,
+    /// The same where the pool names one.
+    pub chosen_image: Option<String>,
     /// CPU and memory of each.
     pub resources: Resources,
     /// How they lie over the hosts.
@@ -74,13 +76,8 @@ pub fn validate(pool: &ForwarderPool, settings: &Settings) -> Result<ValidPool, 
     let identity = Identity::of(&pool.metadata);
     let spec = pool.spec.clone();
     let invalid = |reason, message: String| Err(Invalid { reason, message });
-    if spec.autoscaling.is_some() {
-        return invalid(
-            "Unsupported",
-            "spec.autoscaling needs the scale subresource of Kubernetes; set spec.replicas instead"
-                .to_owned(),
-        );
-    }
+    let autoscaling = spec.autoscaling.as_ref();
+    let fewest = autoscaling.map_or(DEFAULT_FORWARDERS, |limits| limits.min_replicas);
     let says_nothing = spec.kafka == KafkaConnection::default();
     if says_nothing && settings.kafka.security_protocol.is_some() {
         return invalid(
@@ -113,9 +110,10 @@ pub fn validate(pool: &ForwarderPool, settings: &Settings) -> Result<ValidPool, 
         consumer_group: spec.consumer_group,
         shard_labels: spec.shard_selector.match_labels,
         ring_replicas: spec.hash_ring_replicas,
-        replicas: spec.replicas.unwrap_or(DEFAULT_FORWARDERS),
+        replicas: spec.replicas.unwrap_or(fewest),
         payload: spec.payload,
         dead_letter_topic: spec.dead_letter_topic,
+        chosen_image: spec.image.clone(),
         image: spec
             .image
             .unwrap_or_else(|| settings.forwarder_image.clone()),

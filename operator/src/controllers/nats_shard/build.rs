@@ -1,8 +1,11 @@
 //! The workload of a shard's nodes.
 
-use super::conf::{CLIENT_PORT, CLUSTER_PORT, MONITOR_PORT, TLS_DIRECTORY, nats_conf};
-use super::credentials::Credentials;
+use serde::Serialize;
+
+use super::conf::{CLIENT_PORT, CLUSTER_PORT, Conf, MONITOR_PORT, TLS_DIRECTORY};
 use super::validate::ValidShard;
+use ofa_crds::api::{Resources, Spread};
+
 use crate::platform::{
     Check, EnvValue, EnvVar, FileContent, MountedFile, Port, Probe, Probes, SecretKey, ServiceName,
     ServicePort, Stop, StopSignal, UpdateStrategy, Workload, WorkloadKind,
@@ -14,12 +17,13 @@ const CONF: &str = "/etc/nats/nats.conf";
 /// Seconds beyond lame duck mode until a node is killed: closing what is left takes moments.
 const STOP_MARGIN: u32 = 30;
 
-/// Builds the workload of the nodes, reached by each other under `hosts`.
+/// Builds the workload of the nodes with this configuration.
 #[must_use]
-pub fn build(shard: &ValidShard, hosts: &[String], credentials: &Credentials) -> Workload {
+pub fn build(shard: &ValidShard, conf: &Conf) -> Workload {
     Workload {
         id: shard.workload_id(),
         owner: shard.identity.owner("NatsShard"),
+        chosen: chosen(shard),
         kind: WorkloadKind::Stateful { data: None },
         image: shard.image.clone(),
         command: Vec::new(),
@@ -28,7 +32,7 @@ pub fn build(shard: &ValidShard, hosts: &[String], credentials: &Credentials) ->
             EnvVar::of("POD_NAME", EnvValue::PodName),
             EnvVar::of("BIND_ADDRESS", EnvValue::BindAddress),
         ],
-        files: files(shard, hosts, credentials),
+        files: files(shard, conf),
         ports: vec![
             Port::new("client", CLIENT_PORT),
             Port::new("cluster", CLUSTER_PORT),
@@ -57,10 +61,29 @@ pub fn urls(shard: &ValidShard, hosts: &[String]) -> Vec<String> {
         .collect()
 }
 
-fn files(shard: &ValidShard, hosts: &[String], credentials: &Credentials) -> Vec<MountedFile> {
+/// What users choose of a node that it does not take over while it runs.
+fn chosen(shard: &ValidShard) -> String {
+    #[derive(Serialize)]
+    struct Chosen<'a> {
+        image: &'a str,
+        tls: Option<&'a str>,
+        resources: &'a Resources,
+        spread: &'a Spread,
+        lame_duck_seconds: u32,
+    }
+    shard.identity.chosen(&Chosen {
+        image: &shard.image,
+        tls: shard.tls.as_ref().map(|tls| tls.secret_name.as_str()),
+        resources: &shard.resources,
+        spread: &shard.spread,
+        lame_duck_seconds: shard.config.lame_duck_seconds,
+    })
+}
+
+fn files(shard: &ValidShard, conf: &Conf) -> Vec<MountedFile> {
     let conf = MountedFile {
         path: CONF.to_owned(),
-        content: FileContent::Sensitive(nats_conf(shard, hosts, credentials)),
+        content: FileContent::Live(conf.text.clone()),
     };
     let tls = shard.tls.iter().flat_map(|tls| {
         ["tls.crt", "tls.key"].map(|key| MountedFile {

@@ -1,9 +1,10 @@
 //! The text of nats.conf.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
-use super::credentials::{CLIENT, Credentials, FORWARDER, ROUTE};
+use super::credentials::{CLIENT, Credentials, FORWARDER, OPERATOR, ROUTE};
 use super::validate::ValidShard;
+use crate::digest::digest;
 
 /// Port for clients.
 pub const CLIENT_PORT: u16 = 4222;
@@ -17,14 +18,59 @@ pub const MONITOR_PORT: u16 = 8222;
 /// Directory of the TLS files.
 pub const TLS_DIRECTORY: &str = "/etc/nats/tls";
 
-/// The configuration of every node of a shard whose nodes are reached under `hosts`. A node's own name and
-/// address come from its environment, so that all have the same.
+/// The configuration of every node of a shard. A node's own name and address come from its environment, so that all
+/// have the same.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Conf {
+    /// nats.conf.
+    pub text: String,
+    /// Tells it from any other. A node says on its monitoring port which one it runs, as one of its tags: nothing else
+    /// proves that a changed file has arrived and was taken in.
+    pub digest: String,
+}
+
+/// Passwords stay out of logs.
+impl fmt::Debug for Conf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Conf").field(&self.digest).finish()
+    }
+}
+
+/// What a node's tag with the digest of its configuration begins with.
+pub const DIGEST_TAG: &str = "config:";
+
+impl Conf {
+    /// The configuration of a shard whose nodes are reached under `hosts`.
+    #[must_use]
+    pub fn of(shard: &ValidShard, hosts: &[String], credentials: &Credentials) -> Self {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = write_conf(&mut text, shard, hosts, credentials);
+        let digest = digest(&text);
+        let _ = writeln!(text, "server_tags: [\"{DIGEST_TAG}{digest}\"]");
+        Self { text, digest }
+    }
+}
+
+/// Settings that nats-server takes in at its start only.
+const AT_START: [&str; 6] = [
+    "server_name:",
+    "host:",
+    "port:",
+    "http_port:",
+    "max_pending:",
+    "lame_duck_",
+];
+
+/// Whether a change from one nats.conf to another takes a restart.
 #[must_use]
-pub fn nats_conf(shard: &ValidShard, hosts: &[String], credentials: &Credentials) -> String {
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    let _ = write_conf(&mut text, shard, hosts, credentials);
-    text
+pub fn takes_restart(before: &str, after: &str) -> bool {
+    let at_start = |text: &'static str| move |line: &&str| line.starts_with(text);
+    AT_START.into_iter().any(|setting| {
+        let (old, new) = (before.lines(), after.lines());
+        old.filter(at_start(setting))
+            .ne(new.filter(at_start(setting)))
+    })
 }
 
 fn write_conf(
@@ -72,6 +118,7 @@ fn write_users(
     let Credentials {
         forwarder,
         client,
+        operator,
         route: _,
     } = credentials;
     writeln!(out, "authorization {{")?;
@@ -86,6 +133,14 @@ fn write_users(
     )?;
     writeln!(out, "  ]")?;
     writeln!(out, "}}")?;
+    writeln!(
+        out,
+        "# Whoever may ask a node to take in its changed configuration."
+    )?;
+    writeln!(
+        out,
+        "accounts {{ $SYS {{ users: [ {{ user: {OPERATOR}, password: \"{operator}\" }} ] }} }}"
+    )?;
     if shard.auth.anonymous_clients {
         writeln!(out, "no_auth_user: {CLIENT}")?;
     }

@@ -15,6 +15,9 @@ pub const CLIENT: &str = "client";
 /// User of the nodes among themselves.
 pub const ROUTE: &str = "route";
 
+/// User of the operator, in the system account.
+pub const OPERATOR: &str = "operator";
+
 /// Key of the file with the forwarders' user name, for mounting beside the password.
 pub const FORWARDER_NAME_KEY: &str = "username";
 
@@ -27,6 +30,8 @@ pub struct Credentials {
     pub client: String,
     /// Of the nodes among themselves.
     pub route: String,
+    /// Of the operator.
+    pub operator: String,
 }
 
 impl fmt::Debug for Credentials {
@@ -76,11 +81,12 @@ pub async fn ensure(
         forwarder: password(FORWARDER)?,
         client: password(CLIENT)?,
         route: password(ROUTE)?,
+        operator: password(OPERATOR)?,
     })
 }
 
 fn generate() -> SecretData {
-    let mut data: BTreeMap<String, String> = [FORWARDER, CLIENT, ROUTE]
+    let mut data: BTreeMap<String, String> = [FORWARDER, CLIENT, ROUTE, OPERATOR]
         .into_iter()
         .map(|user| (user.to_owned(), password()))
         .collect();

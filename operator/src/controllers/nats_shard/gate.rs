@@ -1,44 +1,29 @@
 //! The gate a rolling change passes: one node at a time, the next only when the shard is whole again.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
-use serde::Deserialize;
-
-use super::conf::MONITOR_PORT;
+use super::node::NodeView;
 use super::validate::{OLDEST, Version};
-use crate::platform::{InstanceState, Phase, WorkloadState};
-
-/// A node that serves answers its monitoring port at once.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What a node says about itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeView {
-    /// Its ordinal.
-    pub ordinal: u16,
-    /// Its version.
-    pub version: String,
-    /// Names of the nodes it has routes to.
-    pub routes: BTreeSet<String>,
-}
+use crate::platform::{Phase, WorkloadState};
 
 /// What the gate lets happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gate {
     /// Every node runs what it should and all are connected.
     Whole,
-    /// Nothing may be restarted yet.
+    /// Nothing may be changed yet.
     Wait(String),
-    /// This node may be restarted.
+    /// This node serves nobody and may be restarted at once.
+    Replace(u16),
+    /// This node may be restarted when clients have settled.
     Restart(u16),
+    /// This node may take in its changed configuration when clients have settled.
+    Reload(u16),
     /// Somebody must help.
     Refuse(String),
 }
 
-/// Decides by what the platform and the nodes say.
+/// Decides by what the platform and the nodes say, who are to run the configuration with this digest.
 #[must_use]
-pub fn gate(state: &WorkloadState, nodes: &[NodeView]) -> Gate {
+pub fn gate(state: &WorkloadState, nodes: &[NodeView], config: &str) -> Gate {
     if let Some(refusal) = too_old(nodes) {
         return Gate::Refuse(refusal);
     }
@@ -49,7 +34,7 @@ pub fn gate(state: &WorkloadState, nodes: &[NodeView]) -> Gate {
         .find(|i| i.phase == Phase::Running && !i.ready && !i.current);
     // A node that serves nobody loses nobody by a restart.
     if let (None, Some(broken)) = (moving, broken) {
-        return Gate::Restart(broken.ordinal);
+        return Gate::Replace(broken.ordinal);
     }
     if let Some(instance) = state.instances.iter().find(|i| !i.ready) {
         let why = instance.message.as_ref();
@@ -66,15 +51,44 @@ pub fn gate(state: &WorkloadState, nodes: &[NodeView]) -> Gate {
     if let Some(missing) = missing_route(state, nodes) {
         return Gate::Wait(missing);
     }
-    match state
-        .instances
-        .iter()
-        .rev()
-        .find(|instance| !instance.current)
-    {
-        Some(outdated) => Gate::Restart(outdated.ordinal),
+    let mut from_last = state.instances.iter().rev();
+    if let Some(outdated) = from_last.find(|instance| !instance.current) {
+        return Gate::Restart(outdated.ordinal);
+    }
+    let mut from_last = nodes.iter().rev();
+    match from_last.find(|node| node.config.as_deref() != Some(config)) {
+        Some(outdated) => Gate::Reload(outdated.ordinal),
         None => Gate::Whole,
     }
+}
+
+/// Connections that come and go in any case, for each look: probes, people.
+const USUAL: u64 = 2;
+
+/// Whether clients are still on the move between two looks at the nodes, and where. Each look counts connections.
+#[must_use]
+pub fn unsettled(before: &[NodeView], after: &[NodeView]) -> Option<String> {
+    for now in after {
+        let Some(then) = before.iter().find(|node| node.ordinal == now.ordinal) else {
+            continue;
+        };
+        let usual = USUAL.max(then.connections / 50);
+        let new = now.total_connections.saturating_sub(then.total_connections);
+        if new > usual {
+            return Some(format!(
+                "clients are still connecting to {} ({new} since the last look)",
+                now.name
+            ));
+        }
+        let slow = now.slow_consumers.saturating_sub(then.slow_consumers);
+        if slow > usual {
+            return Some(format!(
+                "{} disconnects clients that are too slow ({slow} since the last look)",
+                now.name
+            ));
+        }
+    }
+    None
 }
 
 fn too_old(nodes: &[NodeView]) -> Option<String> {
@@ -109,56 +123,13 @@ fn missing_route(state: &WorkloadState, nodes: &[NodeView]) -> Option<String> {
     None
 }
 
-/// Asks all nodes; those that do not answer are left out.
-pub async fn ask_nodes(state: &WorkloadState, http: &reqwest::Client) -> Vec<NodeView> {
-    let asked = state
-        .instances
-        .iter()
-        .filter(|i| i.ready)
-        .map(|instance| ask(instance, http));
-    futures::future::join_all(asked)
-        .await
-        .into_iter()
-        .flatten()
-        .collect()
-}
-
-async fn ask(instance: &InstanceState, http: &reqwest::Client) -> Option<NodeView> {
-    #[derive(Deserialize)]
-    struct Varz {
-        version: String,
-    }
-    #[derive(Deserialize)]
-    struct Routez {
-        routes: Vec<Route>,
-    }
-    #[derive(Deserialize)]
-    struct Route {
-        remote_name: Option<String>,
-    }
-    let base = format!("http://{}:{MONITOR_PORT}", instance.host);
-    let varz: Varz = get(http, &format!("{base}/varz")).await?;
-    let routez: Routez = get(http, &format!("{base}/routez")).await?;
-    Some(NodeView {
-        ordinal: instance.ordinal,
-        version: varz.version,
-        routes: routez
-            .routes
-            .into_iter()
-            .filter_map(|route| route.remote_name)
-            .collect(),
-    })
-}
-
-async fn get<T: serde::de::DeserializeOwned>(http: &reqwest::Client, url: &str) -> Option<T> {
-    let response = http.get(url).timeout(PATIENCE).send().await.ok()?;
-    response.error_for_status().ok()?.json().await.ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::platform::{Owner, WorkloadId};
+    use std::collections::BTreeSet;
+
+    use super::{Gate, unsettled};
+    use crate::controllers::nats_shard::node::NodeView;
+    use crate::platform::{InstanceState, Owner, Phase, WorkloadId, WorkloadState};
 
     fn node(ordinal: u16, ready: bool, current: bool) -> InstanceState {
         InstanceState {
@@ -185,6 +156,7 @@ mod tests {
             },
             wanted: 3,
             instances,
+            held_back: false,
         }
     }
 
@@ -193,10 +165,53 @@ mod tests {
         (0..count)
             .map(|ordinal| NodeView {
                 ordinal,
+                name: format!("s-{ordinal}"),
+                id: String::new(),
                 version: "2.15.2".into(),
                 routes: all.clone(),
+                config: Some("new".into()),
+                connections: 10,
+                total_connections: 100,
+                slow_consumers: 0,
             })
             .collect()
+    }
+
+    fn gate(state: &WorkloadState, nodes: &[NodeView]) -> Gate {
+        super::gate(state, nodes, "new")
+    }
+
+    #[test]
+    fn a_changed_configuration_is_taken_in_from_the_last_node_on_after_all_restarts() {
+        let mut nodes = views(3);
+        nodes[0].config = Some("old".into());
+        nodes[1].config = None;
+        let whole = state((0..3).map(|n| node(n, true, true)).collect());
+        assert_eq!(gate(&whole, &nodes), Gate::Reload(1));
+        let mut outdated = whole;
+        outdated.instances[0].current = false;
+        assert_eq!(gate(&outdated, &nodes), Gate::Restart(0));
+        outdated.instances[2].ready = false;
+        assert!(matches!(gate(&outdated, &nodes), Gate::Wait(_)));
+    }
+
+    #[test]
+    fn clients_on_the_move_are_noticed() {
+        let before = views(3);
+        let mut after = views(3);
+        after[2].total_connections += 2;
+        assert_eq!(unsettled(&before, &after), None, "a probe or two");
+        after[2].total_connections += 1;
+        let said = unsettled(&before, &after).unwrap();
+        assert!(said.contains("connecting to s-2 (3 "), "{said}");
+        let mut slow = views(3);
+        slow[1].slow_consumers = 9;
+        assert!(unsettled(&before, &slow).unwrap().contains("s-1"));
+        let mut many = views(3);
+        many[0].connections = 1000;
+        let mut churn = many.clone();
+        churn[0].total_connections += 20;
+        assert_eq!(unsettled(&many, &churn), None, "one in fifty");
     }
 
     #[test]
@@ -235,7 +250,7 @@ mod tests {
             node(1, true, true),
             node(2, true, true),
         ]);
-        assert_eq!(gate(&broken, &views(3)), Gate::Restart(0));
+        assert_eq!(gate(&broken, &views(3)), Gate::Replace(0));
         let mut moving = broken;
         moving.instances[2].phase = Phase::Stopping;
         moving.instances[2].ready = false;

@@ -2,14 +2,19 @@
 
 pub mod build;
 pub mod conf;
+mod config;
 pub mod credentials;
 pub mod gate;
+pub mod node;
+mod reload;
+mod roll;
 mod status;
 pub mod validate;
 
 use ofa_crds::api::{NatsShard, NatsShardStatus};
 
-use self::gate::{Gate, ask_nodes, gate};
+use self::config::InForce;
+use self::roll::{Roll, Step};
 use self::validate::{ValidShard, validate};
 use super::conditions::{Outcome, of_instances};
 use super::{Context, Identity, Removal};
@@ -29,17 +34,18 @@ pub async fn reconcile(shard: &NatsShard, context: &Context<'_>) -> NatsShardSta
     let progress = if paused {
         observe(&valid.workload_id(), context).await
     } else {
-        apply(&valid, &hosts, context).await
+        apply(shard, &valid, &hosts, context).await
     };
     match progress {
-        Ok((state, outcome)) => {
+        Ok((state, mut step)) => {
             let urls = build::urls(&valid, &hosts);
-            let outcome = if paused {
-                paused_outcome(&state)
-            } else {
-                outcome
-            };
-            status::observed(shard, &valid, urls, state.as_ref(), outcome)
+            if paused {
+                step.outcome = paused_outcome(&state);
+            }
+            if let Some(state) = &state {
+                step.outcome = step.outcome.held_back(state);
+            }
+            status::observed(shard, &valid, urls, state.as_ref(), step)
         }
         Err(error) => status::failed(shard, &valid, error),
     }
@@ -73,7 +79,7 @@ pub async fn finalize(shard: &NatsShard, context: &Context<'_>) -> Result<Remova
     Ok(Removal::Done)
 }
 
-type Progress = Result<(Option<WorkloadState>, Outcome), PlatformError>;
+type Progress = Result<(Option<WorkloadState>, Step), PlatformError>;
 
 async fn dereference_hosts(
     shard: &ValidShard,
@@ -87,15 +93,30 @@ async fn dereference_hosts(
     Ok(hosts)
 }
 
-async fn apply(shard: &ValidShard, hosts: &[String], context: &Context<'_>) -> Progress {
-    let credentials = credentials::ensure(shard, context.platform).await?;
-    let workload: Workload = build::build(shard, hosts, &credentials);
+async fn apply(
+    shard: &NatsShard,
+    valid: &ValidShard,
+    hosts: &[String],
+    context: &Context<'_>,
+) -> Progress {
+    let credentials = credentials::ensure(valid, context.platform).await?;
+    let status = shard.status.as_ref();
+    let in_force = InForce::of(valid, hosts, &credentials, status);
+    let workload: Workload = build::build(&in_force.shard, &in_force.conf);
     context.platform.ensure(&workload).await?;
-    let (state, outcome) = observe(&workload.id, context).await?;
-    match state {
-        Some(state) => pass_gate(state, outcome, context).await,
-        None => Ok((None, outcome)),
-    }
+    let (state, step) = observe(&workload.id, context).await?;
+    let Some(state) = state else {
+        return Ok((None, step));
+    };
+    let roll = Roll {
+        in_force: &in_force,
+        hosts,
+        credentials: &credentials,
+        status,
+        context,
+    };
+    let step = roll.step(&state, step.outcome).await?;
+    Ok((Some(state), step))
 }
 
 async fn observe(id: &WorkloadId, context: &Context<'_>) -> Progress {
@@ -106,26 +127,7 @@ async fn observe(id: &WorkloadId, context: &Context<'_>) -> Progress {
         Some(None) => Outcome::ready("all nodes are ready and connected"),
         Some(Some(outcome)) => outcome,
     };
-    Ok((state, outcome))
-}
-
-async fn pass_gate(state: WorkloadState, outcome: Outcome, context: &Context<'_>) -> Progress {
-    let nodes = ask_nodes(&state, context.http).await;
-    let outcome = match gate(&state, &nodes) {
-        Gate::Whole => outcome,
-        Gate::Refuse(message) => Outcome::stalled("VersionRefused", message),
-        Gate::Restart(ordinal) => {
-            context.platform.restart(&state.id, ordinal).await?;
-            let name = state.id.instance(ordinal);
-            Outcome::under_way(
-                "RollingUpdate",
-                format!("{name} restarts with the changed configuration"),
-            )
-        }
-        Gate::Wait(_) if outcome.state == super::conditions::Progress::Stalled => outcome,
-        Gate::Wait(why) => Outcome::under_way("NodesNotReady", why),
-    };
-    Ok((Some(state), outcome))
+    Ok((state, outcome.into()))
 }
 
 fn paused_outcome(state: &Option<WorkloadState>) -> Outcome {

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use ofa_crds::api::{NatsShard, NatsShardStatus};
 
+use super::roll::{News, Step};
 use super::validate::{Invalid, ValidShard};
 use crate::controllers::conditions::{Outcome, merge};
 use crate::platform::{PlatformError, WorkloadState};
@@ -36,7 +37,7 @@ pub(super) fn observed(
     valid: &ValidShard,
     urls: Vec<String>,
     state: Option<&WorkloadState>,
-    outcome: Outcome,
+    step: Step,
 ) -> NatsShardStatus {
     let ready_nodes = state.map_or(0, WorkloadState::ready);
     let old = shard.status.clone().unwrap_or_default();
@@ -48,7 +49,31 @@ pub(super) fn observed(
         urls,
         ..old
     };
-    with(shard, status, &outcome.serving(serves))
+    let status = note(status, step.news);
+    with(shard, status, &step.outcome.serving(serves))
+}
+
+fn note(status: NatsShardStatus, news: News) -> NatsShardStatus {
+    let moving = status.clients_moving_since.clone();
+    let status = NatsShardStatus {
+        clients_moving_since: None,
+        ..status
+    };
+    match news {
+        News::None => status,
+        News::Accepted(config) => NatsShardStatus {
+            accepted_config: Some(config),
+            ..status
+        },
+        News::Refused(config) => NatsShardStatus {
+            refused_config: Some(config),
+            ..status
+        },
+        News::ClientsMove => NatsShardStatus {
+            clients_moving_since: moving.or_else(|| Some(Timestamp::now().to_string())),
+            ..status
+        },
+    }
 }
 
 fn is_ready(status: &NatsShardStatus) -> bool {

@@ -8,8 +8,9 @@ use kube::{Client, ResourceExt as _};
 use serde_json::Value;
 
 use super::compare::holds;
-use super::labels::{APPLIED, FIELD_MANAGER, WORKLOAD, owner_of};
-use super::objects::{Object, digest, types};
+use super::labels::{APPLIED, CHOSEN, FIELD_MANAGER, HELD_BACK, TEMPLATE, WORKLOAD, owner_of};
+use super::objects::{Object, types};
+use crate::digest::digest;
 use crate::platform::{Owner, PlatformError, WorkloadId};
 
 /// The objects of one workload that are there, by type and name.
@@ -70,6 +71,9 @@ pub(super) async fn apply(
         None => api.get_opt(&object.name).await.map_err(what())?,
     };
     let mut wanted = object.value.clone();
+    if let Some(live) = &live {
+        hold_back(&mut wanted, live);
+    }
     let mark = digest(&wanted);
     wanted["metadata"]["annotations"][APPLIED] = Value::String(mark);
     if let Some(live) = &live {
@@ -96,6 +100,28 @@ pub(super) async fn apply(
         )),
         Err(error) => Err(what()(error)),
     }
+}
+
+/// Keeps the pod template as it stands where only the operator is newer, and users have chosen nothing else since.
+fn hold_back(wanted: &mut Value, live: &DynamicObject) {
+    const MARK: &str = "/spec/template/metadata/annotations";
+    let annotation = |object: &Value, at: &str, name: &str| {
+        let found = object.pointer(at)?.get(name)?.as_str()?;
+        Some(found.to_owned())
+    };
+    let standing = &live.data;
+    let (Some(next), Some(now)) = (
+        annotation(wanted, MARK, TEMPLATE),
+        annotation(standing, MARK, TEMPLATE),
+    ) else {
+        return;
+    };
+    let chosen = annotation(wanted, "/metadata/annotations", CHOSEN);
+    if next == now || chosen.is_none() || chosen.as_ref() != live.annotations().get(CHOSEN) {
+        return;
+    }
+    wanted["spec"]["template"] = standing["spec"]["template"].clone();
+    wanted["metadata"]["annotations"][HELD_BACK] = Value::String(next);
 }
 
 /// Deletes what the workload has and no longer asks for. Objects of others are left alone whatever their labels say.

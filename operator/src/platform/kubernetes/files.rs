@@ -40,19 +40,29 @@ pub(super) fn key(path: &str) -> String {
     key
 }
 
-/// The texts of a workload's own files, by key: plain ones and those with passwords.
+/// The texts of a workload's own files, by key.
+#[derive(Default)]
+pub(super) struct Texts {
+    pub(super) plain: BTreeMap<String, String>,
+    /// With passwords in them.
+    pub(super) sensitive: BTreeMap<String, String>,
+    /// The same, put under running pods: kubelets bring a changed Secret to them by themselves.
+    pub(super) live: BTreeMap<String, String>,
+}
+
 #[must_use]
-pub(super) fn texts(files: &[MountedFile]) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
-    let mut plain = BTreeMap::new();
-    let mut sensitive = BTreeMap::new();
+pub(super) fn texts(files: &[MountedFile]) -> Texts {
+    let mut texts = Texts::default();
     for file in files {
-        match &file.content {
-            FileContent::Plain(text) => plain.insert(key(&file.path), text.clone()),
-            FileContent::Sensitive(text) => sensitive.insert(key(&file.path), text.clone()),
-            FileContent::Secret { .. } => None,
+        let (kind, text) = match &file.content {
+            FileContent::Plain(text) => (&mut texts.plain, text),
+            FileContent::Sensitive(text) => (&mut texts.sensitive, text),
+            FileContent::Live(text) => (&mut texts.live, text),
+            FileContent::Secret { .. } => continue,
         };
+        kind.insert(key(&file.path), text.clone());
     }
-    (plain, sensitive)
+    texts
 }
 
 /// Volumes with the files, and where they are mounted. A directory inside another one with files joins it: a mount
@@ -137,7 +147,7 @@ fn origin(workload: &str, file: &MountedFile) -> (Origin, String) {
             Origin::ConfigMap(config_map_name(workload)),
             key(&file.path),
         ),
-        FileContent::Sensitive(_) => (
+        FileContent::Sensitive(_) | FileContent::Live(_) => (
             Origin::Secret {
                 name: secret_name(workload),
                 optional: false,

@@ -26,6 +26,13 @@ pub const TEMPLATE: &str = "fanout.openfactory.io/template";
 /// Annotation with what was applied last: what is no longer asked for would otherwise never be taken away.
 pub const APPLIED: &str = "fanout.openfactory.io/applied";
 
+/// Annotation of an object with a pod template: differs when users have chosen something else.
+pub const CHOSEN: &str = "fanout.openfactory.io/chosen";
+
+/// Annotation of an object whose pod template a newer operator would build in another way, with the mark of that
+/// template.
+pub const HELD_BACK: &str = "fanout.openfactory.io/held-back";
+
 /// The label that carries the name of the resource of this kind, on all objects and pods made for it.
 ///
 /// # Errors

@@ -112,7 +112,7 @@ impl KubernetesPlatform {
                 ));
             }
         }
-        Ok(objects::digest(&inputs))
+        Ok(crate::digest::digest(&inputs))
     }
 }
 
@@ -124,7 +124,7 @@ fn references(workload: &Workload) -> BTreeMap<&str, Vec<(&str, bool)>> {
         .iter()
         .filter_map(|file| match &file.content {
             FileContent::Secret { key, optional } => Some((key, *optional)),
-            FileContent::Plain(_) | FileContent::Sensitive(_) => None,
+            FileContent::Plain(_) | FileContent::Sensitive(_) | FileContent::Live(_) => None,
         });
     let variables = workload
         .env
@@ -147,6 +147,7 @@ fn asked_of_set(set: &StatefulSet) -> Asked {
         template: mark(spec.template.metadata.as_ref()),
         stateful: true,
         service: spec.service_name,
+        held_back: set.annotations().contains_key(labels::HELD_BACK),
     }
 }
 
@@ -157,6 +158,7 @@ fn asked_of_deployment(deployment: &Deployment) -> Asked {
         template: mark(spec.template.metadata.as_ref()),
         stateful: false,
         service: None,
+        held_back: deployment.annotations().contains_key(labels::HELD_BACK),
     }
 }
 

@@ -1,7 +1,6 @@
 //! The pure translation of a workload into the objects of Kubernetes.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment, StatefulSet,
@@ -20,9 +19,9 @@ use kube::core::ApiResource;
 use ofa_crds::api::SpreadMode;
 use serde::Serialize;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use super::{files, labels, pod};
+use crate::digest::digest;
 use crate::platform::{
     DataVolume, PlatformError, ServiceName, UpdateStrategy, Workload, WorkloadKind,
 };
@@ -59,9 +58,19 @@ pub fn types() -> [ApiResource; 7] {
 /// `Unsupported` when the owner is not one of our kinds.
 pub fn objects(workload: &Workload, inputs: &str) -> Result<Vec<Object>, PlatformError> {
     let labels = labels::workload_labels(&workload.id, &workload.owner)?;
-    let translation = Translation { workload, labels };
-    let (plain, sensitive) = files::texts(&workload.files);
+    let chosen = digest(&(&workload.chosen, inputs));
+    let translation = Translation {
+        workload,
+        labels,
+        chosen,
+    };
+    let files::Texts {
+        plain,
+        mut sensitive,
+        live,
+    } = files::texts(&workload.files);
     let inputs = format!("{inputs} {}", digest(&(&plain, &sensitive)));
+    sensitive.extend(live);
     let mut objects = vec![object(&translation.service_account())];
     if !plain.is_empty() {
         objects.push(object(&translation.config_map(plain)));
@@ -81,19 +90,6 @@ pub fn objects(workload: &Workload, inputs: &str) -> Result<Vec<Object>, Platfor
     Ok(objects)
 }
 
-/// A short text that differs when `what` does.
-#[must_use]
-pub fn digest(what: &impl Serialize) -> String {
-    // Only maps with keys that are not text cannot be written, and there are none.
-    let text = serde_json::to_vec(what).unwrap_or_default();
-    let mut digest = String::new();
-    for byte in &Sha256::digest(text)[..8] {
-        // Writing to a String cannot fail.
-        let _ = write!(digest, "{byte:02x}");
-    }
-    digest
-}
-
 fn object<K: Resource<DynamicType = ()> + Serialize>(object: &K) -> Object {
     Object {
         resource: ApiResource::erase::<K>(&()),
@@ -105,12 +101,22 @@ fn object<K: Resource<DynamicType = ()> + Serialize>(object: &K) -> Object {
 struct Translation<'a> {
     workload: &'a Workload,
     labels: BTreeMap<String, String>,
+    chosen: String,
 }
 
 impl Translation<'_> {
     fn meta(&self, name: &str) -> ObjectMeta {
         let Workload { id, owner, .. } = self.workload;
         labels::meta(&id.namespace, name, owner, self.labels.clone())
+    }
+
+    /// Metadata of the object that has the pod template.
+    fn meta_with_choice(&self) -> ObjectMeta {
+        let choice = (labels::CHOSEN.to_owned(), self.chosen.clone());
+        ObjectMeta {
+            annotations: Some([choice].into()),
+            ..self.meta(self.name())
+        }
     }
 
     fn name(&self) -> &str {
@@ -211,7 +217,7 @@ impl Translation<'_> {
                 when_scaled: Some("Retain".to_owned()),
             });
         StatefulSet {
-            metadata: self.meta(self.name()),
+            metadata: self.meta_with_choice(),
             spec: Some(StatefulSetSpec {
                 replicas: Some(i32::from(workload.replicas)),
                 selector: self.label_selector(),
@@ -239,7 +245,7 @@ impl Translation<'_> {
             SpreadMode::Preferred => (1, 0),
         };
         Deployment {
-            metadata: self.meta(self.name()),
+            metadata: self.meta_with_choice(),
             spec: Some(DeploymentSpec {
                 replicas: Some(i32::from(workload.replicas)),
                 selector: self.label_selector(),

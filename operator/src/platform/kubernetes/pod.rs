@@ -58,7 +58,7 @@ pub(super) fn template(
         }),
         spec: Some(spec),
     };
-    let mark = super::objects::digest(&(&template, inputs));
+    let mark = crate::digest::digest(&(&template, inputs));
     if let Some(meta) = &mut template.metadata {
         meta.annotations = Some([(labels::TEMPLATE.to_owned(), mark)].into());
     }

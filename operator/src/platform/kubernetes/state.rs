@@ -29,6 +29,8 @@ pub(super) struct Asked {
     pub(super) stateful: bool,
     /// Service by which pods have names.
     pub(super) service: Option<String>,
+    /// Whether a newer template waits.
+    pub(super) held_back: bool,
 }
 
 /// A workload's state by its pods.
@@ -45,6 +47,7 @@ pub(super) fn state(id: &WorkloadId, owner: Owner, asked: &Asked, pods: Vec<Pod>
         owner,
         wanted: asked.replicas,
         instances: instances.collect(),
+        held_back: asked.held_back,
     }
 }
 
@@ -151,6 +154,7 @@ mod tests {
             template: Some("new".into()),
             stateful: true,
             service: Some("line".into()),
+            held_back: false,
         }
     }
 

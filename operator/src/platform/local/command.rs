@@ -42,6 +42,8 @@ pub struct FileToWrite {
     pub content: String,
     /// Whether only the owner may read it.
     pub sensitive: bool,
+    /// Whether a change is put under the running process.
+    pub live: bool,
 }
 
 /// Secrets of the workload's namespace by their names.
@@ -69,6 +71,8 @@ pub fn check(workload: &Workload) -> Result<(), PlatformError> {
     let Workload {
         id: _,
         owner: _,
+        // Made for trying things out: what a newer operator builds is to be seen at once.
+        chosen: _,
         kind,
         image: _,
         command: _,
@@ -145,6 +149,11 @@ pub fn template_hash(workload: &Workload, secrets: &Secrets) -> String {
         probes,
         ..
     } = workload;
+    let files = files.iter().map(|file| match &file.content {
+        FileContent::Live(_) => (&file.path, None),
+        content => (&file.path, Some(content)),
+    });
+    let files: Vec<_> = files.collect();
     let seen = serde_json::json!([kind, image, command, args, env, files, ports, probes]);
     let mut hash = Sha256::new();
     hash.update(seen.to_string());
@@ -243,7 +252,7 @@ fn files(
     for file in &workload.files {
         let (content, sensitive) = match &file.content {
             FileContent::Plain(text) => (local(text), false),
-            FileContent::Sensitive(text) => (local(text), true),
+            FileContent::Sensitive(text) | FileContent::Live(text) => (local(text), true),
             FileContent::Secret { key, optional } => {
                 match secret_value(workload, key, around.secrets) {
                     Ok(value) => (value.to_owned(), true),
@@ -256,6 +265,7 @@ fn files(
             path: inside(around.root, &file.path),
             content,
             sensitive,
+            live: matches!(file.content, FileContent::Live(_)),
         });
     }
     Ok(files)

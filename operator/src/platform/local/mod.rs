@@ -128,7 +128,12 @@ impl DeploymentPlatform for LocalPlatform {
     }
 
     async fn ensure(&self, workload: &Workload) -> Result<(), PlatformError> {
-        let changed = self.shared.supervisor.lock().ensure(workload)?;
+        let changed = {
+            let mut supervisor = self.shared.supervisor.lock();
+            let changed = supervisor.ensure(workload)?;
+            supervisor.put_live_files(&workload.id)?;
+            changed
+        };
         if changed {
             self.changed();
         }

@@ -326,6 +326,7 @@ impl Supervisor {
                 managed.workload.replicas
             },
             instances: instances.collect(),
+            held_back: false,
         })
     }
 

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use super::command::{self, CommandLine, Secrets, Surroundings};
 use super::names::Names;
 use super::records::instance_directory;
+use super::store::write_file;
 use super::supervisor::Supervisor;
 use crate::platform::{PlatformError, SecretId, Workload, WorkloadId};
 
@@ -66,6 +67,26 @@ impl Supervisor {
     pub(super) fn address(&mut self, id: &WorkloadId, ordinal: u16) -> io::Result<Ipv4Addr> {
         self.addresses
             .of(&format!("{}/{}", id.namespace, id.instance(ordinal)))
+    }
+
+    /// Puts changed files under running processes that take them in when told to.
+    pub(super) fn put_live_files(&mut self, id: &WorkloadId) -> Result<(), PlatformError> {
+        let Some(managed) = self.workloads.get(id) else {
+            return Ok(());
+        };
+        let running = managed.instances.iter();
+        let running = running.filter(|(_, record)| record.process.is_some());
+        let ordinals: Vec<u16> = running.map(|(ordinal, _)| *ordinal).collect();
+        for ordinal in ordinals {
+            for file in self.line(id, ordinal)?.files.iter().filter(|it| it.live) {
+                if std::fs::read(&file.path).is_ok_and(|old| old == file.content.as_bytes()) {
+                    continue;
+                }
+                write_file(&file.path, file.content.as_bytes(), 0o600)
+                    .map_err(|error| self.write_failed(&error))?;
+            }
+        }
+        Ok(())
     }
 
     /// Secrets that cannot be read count as missing, which the start then reports.
