@@ -1,20 +1,35 @@
 //! The entry: one routing layer and the connections to its shards.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use ofa_crds::{AssetUuid, subject};
+use ofa_crds::{AssetUuid, Cursor, subject};
 use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::time::Instant;
+use tracing::warn;
 
 use crate::connection::ShardConnection;
 use crate::error::ClientError;
 use crate::follow::{self, MapState};
 use crate::pump::{Pump, Source};
+use crate::replay::join::{CHECK_INTERVAL, resume};
+use crate::replay::{Join, ReplayError, Replayer, Scope};
 use crate::router::{Route, RouterClient, RouterError, Shards};
+use crate::sequencer::Heads;
 use crate::subscription::{SubscribeOptions, Subscription};
 
 /// Requests to the router at a time: enough to ask for 1,000 assets in a moment, too few to hurt.
 const CONCURRENT_LOOKUPS: usize = 16;
+
+/// How long a new subscription waits to learn where the topic ends; without, it begins a little later.
+const HEADS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Rest before it asks again.
+const HEADS_RETRY: Duration = Duration::from_millis(500);
+
+/// The same for one that resumes, which cannot begin without.
+const RESUME_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// User and password on NATS.
 #[derive(Debug, Clone)]
@@ -55,6 +70,10 @@ pub struct Client {
 /// What client and subscriptions share.
 pub(crate) struct Shared {
     pub(crate) router: RouterClient,
+    pub(crate) replayer: Replayer,
+    /// How often subscriptions ask whether they missed anything: the same for all of a process, so that they ask
+    /// together, and another in each process.
+    check_interval: Duration,
     options: ClientOptions,
     connections: Mutex<HashMap<String, Weak<ShardConnection>>>,
     lookups: Semaphore,
@@ -76,6 +95,8 @@ impl Client {
     pub fn with_options(url: &str, options: ClientOptions) -> Result<Self, ClientError> {
         let shared = Arc::new(Shared {
             router: RouterClient::new(url)?,
+            replayer: Replayer::start().map_err(RouterError::Setup)?,
+            check_interval: CHECK_INTERVAL.mul_f64(rand::random_range(0.8..=1.0)),
             options,
             connections: Mutex::default(),
             lookups: Semaphore::new(CONCURRENT_LOOKUPS),
@@ -121,6 +142,8 @@ impl Client {
     ) -> Result<Subscription, ClientError> {
         let route = self.shared.route(asset).await?;
         let source = self.shared.open(&route).await?;
+        let scope = Scope::Asset(asset.as_str().to_owned());
+        let join = self.shared.begin(scope, &source, &options).await?;
         let (routes, followed) = watch::channel(route);
         tokio::spawn(follow::follow_route(
             Arc::downgrade(&self.shared),
@@ -128,12 +151,8 @@ impl Client {
             self.map.clone(),
             routes,
         ));
-        Ok(Pump::start(
-            Arc::clone(&self.shared),
-            source,
-            Some(followed),
-            options,
-        ))
+        let shared = Arc::clone(&self.shared);
+        Ok(Pump::start(shared, source, Some(followed), join, &options))
     }
 
     /// Watches every asset of one shard, whatever the shard map says about them.
@@ -148,6 +167,8 @@ impl Client {
         /// Two tokens: an asset's event, and never a control message, which has more.
         const EVERY_EVENT: &str = "*.*";
         let shards = self.shared.router.shards().await?;
+        let replay_url = shards.as_ref().and_then(|it| it.replay_url.as_deref());
+        self.shared.replayer.set_url(replay_url);
         let shards = shards.map(|it| it.shards).unwrap_or_default();
         let Some(found) = shards.iter().find(|it| it.name == shard) else {
             let known: Vec<&str> = shards.iter().map(|it| it.name.as_str()).collect();
@@ -161,7 +182,10 @@ impl Client {
             .connection(shard, found.nats_urls.clone())
             .await?;
         let source = Source::open(connection, EVERY_EVENT).await?;
-        Ok(Pump::start(Arc::clone(&self.shared), source, None, options))
+        let scope = Scope::Shard(shard.to_owned());
+        let join = self.shared.begin(scope, &source, &options).await?;
+        let shared = Arc::clone(&self.shared);
+        Ok(Pump::start(shared, source, None, join, &options))
     }
 }
 
@@ -169,7 +193,59 @@ impl Shared {
     pub(crate) async fn route(&self, asset: &AssetUuid) -> Result<Route, RouterError> {
         // The semaphore is never closed, so there always is a permit in the end.
         let _permit = self.lookups.acquire().await.ok();
-        self.router.route(asset).await
+        let route = self.router.route(asset).await?;
+        self.replayer.set_url(route.replay_url.as_deref());
+        Ok(route)
+    }
+
+    /// Settles where a subscription begins, before its first event: what is written after this is not missed.
+    async fn begin(
+        &self,
+        scope: Scope,
+        source: &Source,
+        options: &SubscribeOptions,
+    ) -> Result<Join, ClientError> {
+        let mut join = Join::new(scope, self.check_interval);
+        let resumes = !options.from.is_empty();
+        if !self.replayer.is_there() {
+            return if resumes {
+                Err(ClientError::Resume(Arc::new(ReplayError::None)))
+            } else {
+                Ok(join)
+            };
+        }
+        source.flush().await;
+        let patience = if resumes {
+            RESUME_TIMEOUT
+        } else {
+            HEADS_TIMEOUT
+        };
+        let heads = tokio::time::timeout(patience, self.heads(resumes)).await;
+        let heads = heads.unwrap_or_else(|_| Err(Arc::new(ReplayError::Silent)));
+        match heads {
+            Ok((topic, heads)) => {
+                let cursors = cursors(&options.from, &topic)?;
+                let since = resume(heads, &cursors);
+                join.begin(&topic, since, resumes, Instant::now());
+            }
+            Err(why) if resumes => return Err(ClientError::Resume(why)),
+            Err(error) => {
+                warn!(%error, "what is missed at first cannot be asked for yet");
+                join.begin_later(Instant::now());
+            }
+        }
+        Ok(join)
+    }
+
+    /// Where the topic ends; one that cannot begin without asks until somebody answers.
+    async fn heads(&self, persists: bool) -> Result<(String, Heads), Arc<ReplayError>> {
+        loop {
+            let answer = self.replayer.heads().await;
+            if answer.is_ok() || !persists {
+                return answer;
+            }
+            tokio::time::sleep(HEADS_RETRY).await;
+        }
     }
 
     /// Subscribes where a route says.
@@ -195,4 +271,19 @@ impl Shared {
         connections.insert(shard.to_owned(), Arc::downgrade(&connection));
         Ok(connection)
     }
+}
+
+/// The last offset seen on each partition of the topic that is replayed.
+fn cursors(from: &[Cursor], topic: &str) -> Result<BTreeMap<u32, u64>, ClientError> {
+    let mut cursors = BTreeMap::new();
+    for cursor in from {
+        if cursor.topic != topic {
+            let (cursor, topic) = (cursor.clone(), topic.to_owned());
+            let error = ReplayError::OtherTopic { cursor, topic };
+            return Err(ClientError::Resume(Arc::new(error)));
+        }
+        let offset = cursors.entry(cursor.partition).or_insert(cursor.offset);
+        *offset = cursor.offset.max(*offset);
+    }
+    Ok(cursors)
 }

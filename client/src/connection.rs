@@ -19,6 +19,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a node may take to greet. The kernel still accepts connections for a stopped process.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a subscription may take to be written to a node; one that is not connected to is not waited for.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Every failed attempt adds this much delay to the next, up to [`MAX_DELAY`].
 const DELAY_STEP: Duration = Duration::from_millis(20);
 
@@ -83,6 +86,12 @@ impl ShardConnection {
             subject: subject.to_owned(),
             source,
         })
+    }
+
+    /// Waits until everything asked of the node is written to it, or until that takes too long.
+    pub(crate) async fn flush(&self) {
+        // What the node has not read yet then, it is asked about again later.
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.client.flush()).await;
     }
 
     pub(crate) fn link(&self) -> watch::Receiver<LinkState> {

@@ -1,7 +1,10 @@
 //! What can go wrong before a subscription stands. Afterwards everything is an [`Item`](crate::Item).
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
+use crate::replay::ReplayError;
 use crate::router::RouterError;
 
 /// Why a subscription could not begin.
@@ -32,6 +35,9 @@ pub enum ClientError {
         /// Why.
         source: async_nats::SubscribeError,
     },
+    /// The subscription was to resume, and nobody has what was missed.
+    #[error("cannot resume from a cursor: {0}")]
+    Resume(Arc<ReplayError>),
     /// The shard map has no such shard.
     #[error("there is no shard '{name}'; there are: {known}")]
     UnknownShard {

@@ -38,6 +38,9 @@ pub(crate) async fn follow_map(client: Weak<Shared>, changes: watch::Sender<MapS
             return;
         };
         let answer = shared.router.shards().await;
+        if let Ok(Some(shards)) = &answer {
+            shared.replayer.set_url(shards.replay_url.as_deref());
+        }
         drop(shared);
         let pause = match answer {
             Ok(Some(shards)) => {

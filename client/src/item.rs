@@ -28,8 +28,8 @@ pub enum Item {
         /// The shard.
         shard: String,
     },
-    /// The connection stands. What was published meanwhile was missed; the next event of each asset tells
-    /// whether there was anything.
+    /// The connection stands. What was published meanwhile was missed: it follows from the replay service, or, without
+    /// one, the next event of each asset tells whether there was anything.
     Reconnected {
         /// The shard.
         shard: String,
@@ -47,6 +47,22 @@ pub struct Gap {
     pub extent: Extent,
     /// Who missed it.
     pub cause: Cause,
+    /// With [`Cause::Retention`], the newest event of each attribute that Kafka still has. They come again, in their
+    /// turn, among the events that follow.
+    pub state: Vec<Event>,
+}
+
+impl Gap {
+    /// Something is missing, and nothing is known of it.
+    #[must_use]
+    pub fn unknown(cause: Cause) -> Self {
+        Self {
+            asset: None,
+            extent: Extent::Unknown,
+            cause,
+            state: Vec::new(),
+        }
+    }
 }
 
 /// What is missing.
@@ -81,10 +97,13 @@ pub enum Extent {
 /// Who missed the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// They did not arrive: the connection was interrupted, or they were lost on the way.
+    /// They did not arrive: the connection was interrupted, or they were lost on the way, and no replay service has
+    /// answered.
     Delivery,
     /// They arrived, but the subscription's queue was full because its consumer was too slow.
     SlowConsumer,
+    /// They were asked for again, and Kafka's retention had taken them.
+    Retention,
 }
 
 impl fmt::Display for Gap {
@@ -114,6 +133,7 @@ impl fmt::Display for Gap {
         match self.cause {
             Cause::Delivery => Ok(()),
             Cause::SlowConsumer => write!(f, " (this consumer is too slow)"),
+            Cause::Retention => write!(f, " (Kafka no longer has them)"),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Watching assets, wherever their events come from.
 //!
 //! A [`Client`] asks the routing layer which NATS shard has an asset, subscribes there, and follows
-//! when the asset moves or a node dies. A [`Subscription`] yields each event once and in order, and
-//! says where events were missed: never silence.
+//! when the asset moves or a node dies. What NATS did not deliver meanwhile it asks of the replay service. A
+//! [`Subscription`] yields each event once and in order, and says where events can no longer be had: never silence.
 //!
 //! ```no_run
 //! # async fn watch() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,6 +29,7 @@ mod follow;
 mod item;
 mod outbox;
 mod pump;
+mod replay;
 mod subscription;
 
 pub mod audit;
@@ -43,5 +44,6 @@ pub use client::{Client, ClientOptions, Credentials};
 pub use error::ClientError;
 pub use event::{DecodeError, Event};
 pub use item::{Cause, Extent, Gap, Item};
+pub use replay::ReplayError;
 pub use router::{Route, RouterClient, RouterError};
 pub use subscription::{SubscribeOptions, Subscription};

@@ -11,6 +11,10 @@ use crate::item::{Cause, Extent, Gap, Item};
 /// Notices (moved, disconnected, ...) that wait beside a full queue at most; the oldest give way.
 const MAX_NOTICES: usize = 32;
 
+/// Items that wait beside a full queue because they were asked for: the consumer did nothing wrong when many come at
+/// once. Some tens of MiB.
+const MAX_BACKLOG: usize = 100_000;
+
 /// The consumer is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Closed;
@@ -21,6 +25,8 @@ type Range = (u64, u64);
 /// A queue that remembers what did not fit.
 pub(crate) struct Outbox {
     queue: mpsc::Sender<Item>,
+    /// What goes out before anything else.
+    backlog: VecDeque<Item>,
     missed: BTreeMap<(String, String, u32), Range>,
     /// Whether events without cursor were left out.
     missed_unknown: bool,
@@ -31,6 +37,7 @@ impl Outbox {
     pub(crate) fn new(queue: mpsc::Sender<Item>) -> Self {
         Self {
             queue,
+            backlog: VecDeque::new(),
             missed: BTreeMap::new(),
             missed_unknown: false,
             notices: VecDeque::new(),
@@ -49,12 +56,31 @@ impl Outbox {
     }
 
     fn is_behind(&self) -> bool {
+        self.has_backlog() || self.leaves_out()
+    }
+
+    /// Whether much waits: then nothing more should be asked for.
+    pub(crate) fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    fn leaves_out(&self) -> bool {
         self.missed_unknown || !self.missed.is_empty() || !self.notices.is_empty()
+    }
+
+    /// Queues an item that was asked for, or that waited for one: it finds room.
+    pub(crate) fn push_patiently(&mut self, item: Item) -> Result<(), Closed> {
+        self.backlog.push_back(item);
+        self.flush()
     }
 
     /// Queues an item, or notes it where there is no room.
     pub(crate) fn push(&mut self, item: Item) -> Result<(), Closed> {
         self.flush()?;
+        if self.has_backlog() && !self.leaves_out() && self.backlog.len() < MAX_BACKLOG {
+            self.backlog.push_back(item);
+            return Ok(());
+        }
         if self.is_behind() {
             self.note(item);
             return Ok(());
@@ -123,6 +149,10 @@ impl Outbox {
                 Err(TrySendError::Full(())) => return Ok(()),
                 Err(TrySendError::Closed(())) => return Err(Closed),
             };
+            if let Some(item) = self.backlog.pop_front() {
+                permit.send(item);
+                continue;
+            }
             let Some(item) = self.missed.pop_first().map(as_gap).or_else(|| {
                 std::mem::take(&mut self.missed_unknown).then(|| too_slow(None, Extent::Unknown))
             }) else {
@@ -153,6 +183,7 @@ fn too_slow(asset: Option<String>, extent: Extent) -> Item {
         asset,
         extent,
         cause: Cause::SlowConsumer,
+        state: Vec::new(),
     })
 }
 
@@ -200,6 +231,25 @@ mod tests {
         outbox.push(event(6)).unwrap();
         assert_eq!(items.recv().await, Some(gap(5, 5)));
         assert_eq!(items.recv().await, Some(event(6)));
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_for_is_not_left_out_and_comes_first() {
+        let (queue, mut items) = mpsc::channel(1);
+        let mut outbox = Outbox::new(queue);
+        for offset in 0..3 {
+            outbox.push_patiently(event(offset)).unwrap();
+        }
+        outbox.push(event(3)).unwrap();
+        for offset in 0..4 {
+            assert_eq!(items.recv().await, Some(event(offset)));
+            outbox.flush().unwrap();
+        }
+        outbox.push(event(4)).unwrap();
+        outbox.push(event(5)).unwrap();
+        assert_eq!(items.recv().await, Some(event(4)));
+        outbox.flush().unwrap();
+        assert_eq!(items.recv().await, Some(gap(5, 5)));
     }
 
     #[tokio::test]

@@ -31,9 +31,22 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct Positions {
     assets: HashMap<String, Vec<Seen>>,
+    partitions: HashMap<u32, Vec<Known>>,
     interruptions: u64,
     /// Whether events of assets that were never seen may have been missed too.
     unseen_may_be_missed: bool,
+}
+
+/// What is known of a partition, whatever the asset.
+#[derive(Debug)]
+struct Known {
+    topic: String,
+    /// Events below are not wanted: the subscription begins here.
+    begin: u64,
+    /// Every event below was seen.
+    complete: Option<u64>,
+    /// How many interruptions there had been by then.
+    interruptions: u64,
 }
 
 #[derive(Debug)]
@@ -57,31 +70,52 @@ impl Positions {
         self.interruptions += 1;
     }
 
-    /// Takes in an event of `asset`. The first one on a partition is no gap, since nothing is known before it,
-    /// unless there was an interruption: then whatever came before may have been missed in it.
-    pub fn accept(&mut self, asset: &str, cursor: &Cursor, prev: Option<u64>) -> Verdict {
-        let interruptions = self.interruptions;
-        let Some(seen) = self.find_mut(asset, cursor) else {
-            self.insert(asset, cursor);
-            return self.first_sight(cursor, prev);
-        };
-        if cursor.offset <= seen.offset {
+    /// How many interruptions there were.
+    #[must_use]
+    pub fn interruptions(&self) -> u64 {
+        self.interruptions
+    }
+
+    /// The subscription begins here: what lies before on this partition was seen by somebody else.
+    pub fn begin(&mut self, topic: &str, partition: u32, next: u64) {
+        let known = self.known_mut(topic, partition);
+        known.begin = known.begin.max(next);
+    }
+
+    /// Every event below `next` on this partition has been taken in, or was announced as missing; `interruptions` is
+    /// what [`Self::interruptions`] said when that was found out, or less if it does not prove that the connection
+    /// delivers.
+    pub fn complete(&mut self, topic: &str, partition: u32, next: u64, interruptions: u64) {
+        let known = self.known_mut(topic, partition);
+        if known.complete.is_none_or(|complete| next >= complete) {
+            known.complete = Some(next);
+            known.interruptions = interruptions;
+        }
+    }
+
+    /// What an event of `asset` would be. Where nothing is known of the partition, the first one is no gap unless there
+    /// was an interruption: then whatever came before may have been missed in it.
+    #[must_use]
+    pub fn judge(&self, asset: &str, cursor: &Cursor, prev: Option<u64>) -> Verdict {
+        let seen = self.find(asset, cursor);
+        let known = self.known(cursor);
+        let is_stale = seen.is_some_and(|seen| cursor.offset <= seen.offset);
+        if is_stale || known.is_some_and(|known| cursor.offset < known.begin) {
             return Verdict::Stale;
         }
-        let first = seen.offset + 1;
-        let verdict = match prev {
-            Some(prev) if prev > seen.offset => Verdict::AfterGap { first, last: prev },
-            None if seen.interruptions != interruptions && cursor.offset > first => {
+        let Some((first, interruptions)) = latest(seen, known) else {
+            return self.first_sight(cursor, prev);
+        };
+        match prev {
+            Some(prev) if prev >= first => Verdict::AfterGap { first, last: prev },
+            None if interruptions != self.interruptions && cursor.offset > first => {
                 Verdict::AfterPossibleGap {
                     first,
                     last: cursor.offset - 1,
                 }
             }
             _ => Verdict::Fresh,
-        };
-        seen.offset = cursor.offset;
-        seen.interruptions = interruptions;
-        verdict
+        }
     }
 
     fn first_sight(&self, cursor: &Cursor, prev: Option<u64>) -> Verdict {
@@ -91,13 +125,87 @@ impl Positions {
         }
     }
 
+    /// Takes in an event of `asset` that has just arrived.
+    pub fn accept(&mut self, asset: &str, cursor: &Cursor, prev: Option<u64>) -> Verdict {
+        let verdict = self.judge(asset, cursor, prev);
+        if verdict != Verdict::Stale {
+            self.note(asset, cursor, self.interruptions);
+        }
+        verdict
+    }
+
+    /// Takes in an event of `asset` of which is known that nothing is missing before it, since it was asked for
+    /// together with all before. False if it is not newer than what was seen.
+    pub fn fill(&mut self, asset: &str, cursor: &Cursor) -> bool {
+        if self.judge(asset, cursor, Some(0)) == Verdict::Stale {
+            return false;
+        }
+        let before = latest(self.find(asset, cursor), self.known(cursor));
+        // That it could be asked for says nothing about the connection.
+        let interruptions = before.map_or(self.interruptions, |(_, interruptions)| interruptions);
+        self.note(asset, cursor, interruptions);
+        true
+    }
+
+    /// The first offset of an asset on a partition of which nothing is known.
+    #[must_use]
+    pub fn first_unknown(&self, asset: &str, cursor: &Cursor) -> Option<u64> {
+        latest(self.find(asset, cursor), self.known(cursor)).map(|(first, _)| first)
+    }
+
+    /// The offset after the last seen of an asset, for each partition of a topic.
+    pub fn seen<'a>(
+        &'a self,
+        asset: &str,
+        topic: &'a str,
+    ) -> impl Iterator<Item = (u32, u64)> + 'a {
+        let seen = self.assets.get(asset).into_iter().flatten();
+        seen.filter(move |seen| seen.topic == topic)
+            .map(|seen| (seen.partition, seen.offset + 1))
+    }
+
     /// Whether an event is certain to be the asset's next, or is one already seen.
     #[must_use]
     pub fn is_settled(&self, asset: &str, cursor: &Cursor, prev: Option<u64>) -> bool {
-        let Some(seen) = self.find(asset, cursor) else {
+        let Some(first) = self.first_unknown(asset, cursor) else {
             return false;
         };
-        cursor.offset <= seen.offset + 1 || prev.is_some_and(|prev| prev <= seen.offset)
+        cursor.offset <= first || prev.is_some_and(|prev| prev < first)
+    }
+
+    fn known(&self, cursor: &Cursor) -> Option<&Known> {
+        let topics = self.partitions.get(&cursor.partition)?;
+        topics.iter().find(|known| known.topic == cursor.topic)
+    }
+
+    fn known_mut(&mut self, topic: &str, partition: u32) -> &mut Known {
+        let topics = self.partitions.entry(partition).or_default();
+        let index = topics.iter().position(|known| known.topic == topic);
+        let index = index.unwrap_or_else(|| {
+            topics.push(Known {
+                topic: topic.to_owned(),
+                begin: 0,
+                complete: None,
+                interruptions: 0,
+            });
+            topics.len() - 1
+        });
+        &mut topics[index]
+    }
+
+    fn note(&mut self, asset: &str, cursor: &Cursor, interruptions: u64) {
+        if let Some(seen) = self.find_mut(asset, cursor) {
+            seen.offset = cursor.offset;
+            seen.interruptions = interruptions;
+            return;
+        }
+        let seen = Seen {
+            topic: cursor.topic.clone(),
+            partition: cursor.partition,
+            offset: cursor.offset,
+            interruptions,
+        };
+        self.assets.entry(asset.to_owned()).or_default().push(seen);
     }
 
     fn find(&self, asset: &str, cursor: &Cursor) -> Option<&Seen> {
@@ -113,16 +221,13 @@ impl Positions {
             .iter_mut()
             .find(|seen| seen.is_on(cursor))
     }
+}
 
-    fn insert(&mut self, asset: &str, cursor: &Cursor) {
-        let seen = Seen {
-            topic: cursor.topic.clone(),
-            partition: cursor.partition,
-            offset: cursor.offset,
-            interruptions: self.interruptions,
-        };
-        self.assets.entry(asset.to_owned()).or_default().push(seen);
-    }
+/// The first offset of which nothing is known, and the interruptions when that was found out.
+fn latest(seen: Option<&Seen>, known: Option<&Known>) -> Option<(u64, u64)> {
+    let seen = seen.map(|seen| (seen.offset + 1, seen.interruptions));
+    let known = known.and_then(|known| Some((known.complete?, known.interruptions)));
+    seen.max(known)
 }
 
 impl Seen {
@@ -191,6 +296,48 @@ mod tests {
         assert_eq!(positions.accept("a", &at(0, 99), None), Verdict::Fresh);
         positions.interrupted();
         assert_eq!(positions.accept("a", &at(0, 100), None), Verdict::Fresh);
+    }
+
+    #[test]
+    fn where_a_partition_is_complete_an_asset_that_was_never_seen_can_be_missed_too() {
+        let mut positions = Positions::default();
+        positions.complete("t", 0, 50, 0);
+        let gap = Verdict::AfterGap {
+            first: 50,
+            last: 60,
+        };
+        assert_eq!(positions.judge("a", &at(0, 70), Some(60)), gap);
+        assert_eq!(positions.judge("a", &at(0, 70), Some(49)), Verdict::Fresh);
+        assert_eq!(positions.judge("a", &at(0, 70), None), Verdict::Fresh);
+        positions.interrupted();
+        let possible = Verdict::AfterPossibleGap {
+            first: 50,
+            last: 69,
+        };
+        assert_eq!(positions.judge("a", &at(0, 70), None), possible);
+        assert!(positions.is_settled("a", &at(0, 50), None));
+        positions.complete("t", 0, 70, 1);
+        assert!(positions.is_settled("a", &at(0, 70), None));
+        assert_eq!(positions.judge("a", &at(0, 80), None), Verdict::Fresh);
+    }
+
+    #[test]
+    fn what_lies_before_the_beginning_is_not_wanted() {
+        let mut positions = Positions::default();
+        positions.begin("t", 0, 50);
+        assert_eq!(positions.accept("a", &at(0, 49), None), Verdict::Stale);
+        assert_eq!(positions.accept("a", &at(0, 50), None), Verdict::Fresh);
+    }
+
+    #[test]
+    fn what_was_asked_for_proves_nothing_about_the_connection() {
+        let mut positions = Positions::default();
+        positions.accept("a", &at(0, 5), None);
+        positions.interrupted();
+        assert!(positions.fill("a", &at(0, 8)));
+        assert!(!positions.fill("a", &at(0, 8)));
+        let possible = Verdict::AfterPossibleGap { first: 9, last: 9 };
+        assert_eq!(positions.judge("a", &at(0, 10), None), possible);
     }
 
     /// Events of two assets on two partitions, each asset's offsets ascending.

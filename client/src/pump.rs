@@ -14,10 +14,11 @@ use crate::client::Shared;
 use crate::connection::{LinkState, ShardConnection};
 use crate::error::ClientError;
 use crate::event;
-use crate::item::{Cause, Extent, Gap, Item};
+use crate::item::{Cause, Gap, Item};
 use crate::outbox::{Closed, Outbox};
+use crate::replay::{Join, Part, ReplayError};
 use crate::router::Route;
-use crate::sequencer::{Origin, Sequencer};
+use crate::sequencer::Origin;
 use crate::subscription::{SubscribeOptions, Subscription};
 
 /// How long the former shard is listened to after a move. Forwarders are told of a new map before clients
@@ -57,16 +58,24 @@ impl Source {
         })
     }
 
+    /// Waits until the subscription is written to the node.
+    pub(crate) async fn flush(&self) {
+        self.connection.flush().await;
+    }
+
     fn shard(&self) -> &str {
         &self.connection.shard
     }
 
     /// Whether another connection than before delivers from here on.
-    fn was_interrupted(&mut self) -> bool {
+    fn delivers_anew(&mut self) -> Option<Anew> {
         let connects = self.connection.connects();
         let before = std::mem::replace(&mut self.connects, connects);
-        // The first connection interrupts nothing.
-        connects != before && before > 0
+        match before {
+            _ if connects == before => None,
+            0 => Some(Anew::First),
+            _ => Some(Anew::Again),
+        }
     }
 
     /// What happened to the connection since it was last asked.
@@ -85,14 +94,19 @@ impl Source {
             });
         }
         if now.overflows > before.overflows {
-            news.push(Item::Gap(Gap {
-                asset: None,
-                extent: Extent::Unknown,
-                cause: Cause::SlowConsumer,
-            }));
+            news.push(Item::Gap(Gap::unknown(Cause::SlowConsumer)));
         }
         news
     }
+}
+
+/// A connection that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Anew {
+    /// It interrupts nothing.
+    First,
+    /// What was sent since the former one was lost did not arrive.
+    Again,
 }
 
 /// What the pump is woken by.
@@ -102,6 +116,10 @@ enum Wake {
     Route,
     MoveIsOver,
     Consumer(Result<(), Closed>),
+    /// A piece of an answer of the replay service.
+    Part(Part),
+    /// Something of what [`Join`] decides is due.
+    Join,
 }
 
 pub(crate) struct Pump {
@@ -109,10 +127,13 @@ pub(crate) struct Pump {
     current: Source,
     former: Option<(Source, Instant)>,
     routes: Option<watch::Receiver<Route>>,
-    sequencer: Sequencer,
+    join: Join,
+    answer: Option<mpsc::Receiver<Part>>,
     outbox: Outbox,
     stale: bool,
     due: Vec<Item>,
+    /// Whether what is due was asked for, or waited for an answer.
+    patient: bool,
 }
 
 impl Pump {
@@ -121,19 +142,22 @@ impl Pump {
         shared: Arc<Shared>,
         source: Source,
         routes: Option<watch::Receiver<Route>>,
-        options: SubscribeOptions,
+        join: Join,
+        options: &SubscribeOptions,
     ) -> Subscription {
-        let SubscribeOptions { queue, stale } = options;
-        let (sender, items) = mpsc::channel(queue.max(1));
+        let SubscribeOptions { queue, stale, .. } = options;
+        let (sender, items) = mpsc::channel((*queue).max(1));
         let pump = Self {
             shared,
             current: source,
             former: None,
             routes,
-            sequencer: Sequencer::default(),
+            join,
+            answer: None,
             outbox: Outbox::new(sender),
-            stale,
+            stale: *stale,
             due: Vec::new(),
+            patient: false,
         };
         tokio::spawn(pump.run());
         Subscription::new(items)
@@ -149,6 +173,8 @@ impl Pump {
                 Wake::Link => self.report_link(),
                 Wake::Route => self.follow_route().await,
                 Wake::Consumer(attended) => attended,
+                Wake::Part(part) => self.part(part),
+                Wake::Join => self.tick().await,
             };
             if done.is_err() {
                 return;
@@ -162,14 +188,21 @@ impl Pump {
             former,
             routes,
             outbox,
+            answer,
+            join,
             ..
         } = self;
+        let join_at = join.deadline();
+        // What was asked for is taken at the consumer's pace.
+        let answer = answer.as_mut().filter(|_| !outbox.has_backlog());
         let deadline = former.as_ref().map(|(_, deadline)| *deadline);
         tokio::select! {
             biased;
             () = changed(&mut current.link) => Wake::Link,
             () = sleep_until(deadline) => Wake::MoveIsOver,
             () = route_changed(routes) => Wake::Route,
+            () = sleep_until(join_at) => Wake::Join,
+            part = next_part(answer) => Wake::Part(part),
             message = next_of(former) => Wake::Message(Origin::Former, message),
             message = current.subscriber.next() => Wake::Message(Origin::Current, message),
             attended = outbox.attend() => Wake::Consumer(attended),
@@ -177,17 +210,16 @@ impl Pump {
     }
 
     fn message(&mut self, origin: Origin, message: Message) -> Result<(), Closed> {
-        let interrupted = match (origin, &mut self.former) {
-            (Origin::Former, Some((source, _))) => source.was_interrupted(),
-            _ => self.current.was_interrupted(),
+        let anew = match (origin, &mut self.former) {
+            (Origin::Former, Some((source, _))) => source.delivers_anew(),
+            _ => self.current.delivers_anew(),
         };
-        if interrupted {
-            self.sequencer.interrupted();
-            self.report_link()?;
+        if let Some(anew) = anew {
+            self.connected(anew)?;
         }
         match event::decode(message, Timestamp::now()) {
             Ok(event) => {
-                self.sequencer.push(event, origin, &mut self.due);
+                self.join.live(event, origin, Instant::now(), &mut self.due);
                 self.send_due()
             }
             Err(error) => {
@@ -197,12 +229,53 @@ impl Pump {
         }
     }
 
+    fn connected(&mut self, anew: Anew) -> Result<(), Closed> {
+        if self.shared.replayer.is_there() {
+            self.join.connected(Instant::now());
+        } else if anew == Anew::Again {
+            self.join.interrupted(Instant::now());
+        }
+        self.report_news()
+    }
+
     fn report_link(&mut self) -> Result<(), Closed> {
-        let news = self.current.news();
+        // An asset that is quiet has no message to show that the connection is another.
+        match self.current.delivers_anew() {
+            Some(anew) => self.connected(anew),
+            None => self.report_news(),
+        }
+    }
+
+    fn report_news(&mut self) -> Result<(), Closed> {
+        let mut news = self.current.news();
         if news.iter().any(|item| matches!(item, Item::Gap(_))) {
-            self.sequencer.interrupted();
+            self.join.interrupted(Instant::now());
+            // What was thrown away is asked for: it is not missing yet.
+            if self.shared.replayer.is_there() {
+                news.retain(|item| !matches!(item, Item::Gap(_)));
+            }
         }
         self.due.extend(news);
+        self.send_due()
+    }
+
+    /// Asks, or gives up asking.
+    async fn tick(&mut self) -> Result<(), Closed> {
+        if let Some(question) = self.join.tick(Instant::now(), &mut self.due) {
+            if self.current.link.borrow().connected {
+                self.current.flush().await;
+            }
+            self.answer = Some(self.shared.replayer.ask(question));
+        }
+        self.send_due()
+    }
+
+    fn part(&mut self, part: Part) -> Result<(), Closed> {
+        if matches!(part, Part::End | Part::Failed(_)) {
+            self.answer = None;
+        }
+        self.join.part(part, Instant::now(), &mut self.due);
+        self.patient = true;
         self.send_due()
     }
 
@@ -231,21 +304,24 @@ impl Pump {
         };
         let former = std::mem::replace(&mut self.current, source);
         self.former = Some((former, Instant::now() + MOVE_GRACE));
-        self.sequencer.begin_move();
+        self.join.sequencer.begin_move();
+        if self.shared.replayer.is_there() {
+            self.join.connected(Instant::now());
+        }
         self.due.push(moved);
         self.send_due()
     }
 
     fn end_move(&mut self) -> Result<(), Closed> {
         self.former = None;
-        self.sequencer.end_move(&mut self.due);
+        self.join.sequencer.end_move(&mut self.due);
         self.send_due()
     }
 
     /// The connection ended for good, which async-nats only does when told to: begin anew.
     async fn reopen(&mut self) -> Result<(), Closed> {
         tokio::time::sleep(OPEN_RETRY).await;
-        self.sequencer.interrupted();
+        self.join.interrupted(Instant::now());
         let Some(routes) = &self.routes else {
             return Err(Closed);
         };
@@ -260,8 +336,14 @@ impl Pump {
     }
 
     fn send_due(&mut self) -> Result<(), Closed> {
+        let patient = std::mem::take(&mut self.patient);
         for item in self.due.drain(..) {
-            if self.stale || !matches!(item, Item::Stale(_)) {
+            if matches!(item, Item::Stale(_)) && !self.stale {
+                continue;
+            }
+            if patient {
+                self.outbox.push_patiently(item)?;
+            } else {
                 self.outbox.push(item)?;
             }
         }
@@ -272,6 +354,17 @@ impl Pump {
 async fn next_of(former: &mut Option<(Source, Instant)>) -> Option<Message> {
     match former {
         Some((source, _)) => source.subscriber.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An answer that ends without having been completed was broken off.
+async fn next_part(answer: Option<&mut mpsc::Receiver<Part>>) -> Part {
+    match answer {
+        Some(answer) => {
+            let part = answer.recv().await;
+            part.unwrap_or_else(|| Part::Failed(Arc::new(ReplayError::Silent)))
+        }
         None => std::future::pending().await,
     }
 }

@@ -39,6 +39,9 @@ pub struct Route {
     /// Epoch of the shard map; `None` from upstream's router.
     #[serde(default)]
     pub epoch: Option<u64>,
+    /// URL of the replay service; `None` where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_url: Option<String>,
 }
 
 impl Route {
@@ -60,6 +63,9 @@ pub struct Shards {
     pub epoch: u64,
     /// The shards, in the map's order.
     pub shards: Vec<ShardInfo>,
+    /// URL of the replay service; `None` where there is none.
+    #[serde(default)]
+    pub replay_url: Option<String>,
 }
 
 /// One shard.

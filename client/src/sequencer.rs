@@ -1,7 +1,9 @@
-//! One ordered stream for each asset, also while it moves from one shard to another.
+//! One ordered stream for each asset, also while it moves from one shard to another, and while what was missed is
+//! asked for again.
 //!
-//! While an asset moves, its events come from two shards, and the new one may be ahead. What comes from it
-//! out of turn is held until the former shard has given what lies before, or until it is given up.
+//! An event that comes out of turn is held. During a move it waits for what the former shard still has. Where a
+//! replay service fills gaps, it waits for what the service has before it. When nothing more is expected, what is
+//! held goes out, with what is missing named.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +11,9 @@ use crate::event::Event;
 use crate::item::{Cause, Extent, Gap, Item};
 use crate::positions::{Positions, Verdict};
 
-/// Most events held back during a move, about a second of a busy asset; more end the wait.
-const MAX_HELD: usize = 10_000;
+/// Most events held back, about a second of a busy shard, some tens of MiB. During a move more end the wait; while
+/// what was missed is asked for, they are let go and asked for too.
+const MAX_HELD: usize = 50_000;
 
 /// Which shard an event came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,35 +27,100 @@ pub enum Origin {
 /// An asset on a partition of a topic.
 type Lane = (String, String, u32);
 
+/// How far a partition is complete: the offset after the last of which everything before is known.
+pub type Heads = BTreeMap<u32, u64>;
+
 /// Puts events in order, drops what was seen and names what is missing.
 #[derive(Debug, Default)]
 pub struct Sequencer {
     positions: Positions,
-    held: Option<Held>,
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    lanes: BTreeMap<Lane, BTreeMap<u64, Event>>,
+    held: BTreeMap<Lane, BTreeMap<u64, Event>>,
     count: usize,
+    /// Events of [`Origin::Former`] are expected.
+    moving: bool,
+    /// Somebody asks for what is missing.
+    filling: bool,
+    /// After an interruption: nothing is known to be complete until it was asked for.
+    joining: bool,
+    /// Events were let go and have to be asked for.
+    spilled: bool,
 }
 
 impl Sequencer {
+    /// From now on what is missing is asked for, and events wait for it.
+    pub fn begin_filling(&mut self) {
+        self.filling = true;
+    }
+
+    /// What was seen of each asset.
+    #[must_use]
+    pub fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    /// The subscription begins here on a partition; see [`Positions::begin`].
+    pub fn begin_at(&mut self, topic: &str, partition: u32, next: u64) {
+        self.positions.begin(topic, partition, next);
+    }
+
     /// Notes that events may have been missed.
     pub fn interrupted(&mut self) {
         self.positions.interrupted();
+        self.joining = self.filling;
+    }
+
+    /// Whether something is to be asked for: events wait, or nothing is known since the last interruption.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.filling && (self.joining || self.spilled || !self.held.is_empty())
+    }
+
+    /// The first offset of which nothing is known, of each asset and partition of `topic` whose events wait.
+    pub fn missing<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = (&'a str, u32, u64)> + 'a {
+        let lanes = self.held.iter().filter(move |((_, it, _), _)| it == topic);
+        lanes.filter_map(|((asset, _, partition), events)| {
+            let cursor = events.values().next()?.cursor.as_ref()?;
+            let first = self.positions.first_unknown(asset, cursor)?;
+            Some((asset.as_str(), *partition, first))
+        })
     }
 
     /// From now on events of [`Origin::Current`] wait for what [`Origin::Former`] still has.
     pub fn begin_move(&mut self) {
-        self.held.get_or_insert_default();
+        self.moving = true;
     }
 
-    /// Nothing is expected of the former shard any more: what is held goes out, gaps named.
+    /// Nothing is expected of the former shard any more: unless it is asked for elsewhere, what is held goes out,
+    /// gaps named.
     pub fn end_move(&mut self, out: &mut Vec<Item>) {
-        let Some(held) = self.held.take() else { return };
+        if !std::mem::take(&mut self.moving) {
+            return;
+        }
         self.positions.moved();
-        for event in held.lanes.into_values().flat_map(BTreeMap::into_values) {
+        if !self.filling {
+            self.pass_held(out);
+        }
+    }
+
+    /// Nobody can be asked any more: what is held goes out, gaps named.
+    pub fn give_up(&mut self, out: &mut Vec<Item>) {
+        self.filling = false;
+        self.joining = false;
+        if std::mem::take(&mut self.spilled) {
+            self.positions.interrupted();
+            out.push(Item::Gap(Gap::unknown(Cause::Delivery)));
+        }
+        if !self.moving {
+            self.pass_held(out);
+        }
+    }
+
+    fn pass_held(&mut self, out: &mut Vec<Item>) {
+        self.count = 0;
+        for event in std::mem::take(&mut self.held)
+            .into_values()
+            .flat_map(BTreeMap::into_values)
+        {
             self.pass(event, out);
         }
     }
@@ -63,7 +131,7 @@ impl Sequencer {
             out.push(Item::Event(event));
             return;
         };
-        if origin == Origin::Current && self.must_wait(&event) {
+        if self.must_wait(&lane, &event, origin) {
             self.hold(lane, event, out);
             return;
         }
@@ -71,8 +139,60 @@ impl Sequencer {
         self.release(&lane, out);
     }
 
-    fn must_wait(&self, event: &Event) -> bool {
-        self.held.is_some() && !self.is_settled(event)
+    /// Takes in an event that was asked for, together with all of the asset before it.
+    pub fn fill(&mut self, event: Event, out: &mut Vec<Item>) {
+        let (Some(lane), Some(cursor)) = (lane_of(&event), &event.cursor) else {
+            return;
+        };
+        if self.positions.fill(&event.asset, cursor) {
+            out.push(Item::Event(event));
+        } else {
+            out.push(Item::Stale(event));
+        }
+        self.release(&lane, out);
+    }
+
+    /// Everything below `heads` has been asked for and taken in. `asked_at` is what [`Positions::interruptions`] said
+    /// when the question was asked; `proven` is whether the connection has certainly delivered since before then.
+    pub fn complete(
+        &mut self,
+        (topic, heads): (&str, &Heads),
+        asked_at: u64,
+        proven: bool,
+        out: &mut Vec<Item>,
+    ) {
+        for lane in self.lanes_of(topic) {
+            let head = heads.get(&lane.2).copied().unwrap_or(0);
+            while let Some(event) = self.take_held(&lane, |event| offset(event) < head) {
+                // It has come over the connection, and nothing before it is missing.
+                self.pass_as_next(event, out);
+            }
+        }
+        let as_of = asked_at.saturating_sub(u64::from(!proven));
+        for (partition, next) in heads {
+            self.positions.complete(topic, *partition, *next, as_of);
+        }
+        // What was let go is to be asked for first, and so is what came before another interruption was noticed.
+        self.joining = std::mem::take(&mut self.spilled)
+            || (self.joining && asked_at < self.positions.interruptions());
+        for lane in self.lanes_of(topic) {
+            self.release(&lane, out);
+        }
+    }
+
+    fn lanes_of(&self, topic: &str) -> Vec<Lane> {
+        let lanes = self.held.keys().filter(|(_, it, _)| it == topic);
+        lanes.cloned().collect()
+    }
+
+    fn must_wait(&self, lane: &Lane, event: &Event, origin: Origin) -> bool {
+        if self.is_settled(event) {
+            return false;
+        }
+        let moves = self.moving && origin == Origin::Current;
+        moves
+            || (self.filling
+                && (self.joining || self.held.contains_key(lane) || self.is_after_gap(event)))
     }
 
     fn is_settled(&self, event: &Event) -> bool {
@@ -82,46 +202,75 @@ impl Sequencer {
             .is_none_or(|cursor| self.positions.is_settled(&event.asset, cursor, event.prev))
     }
 
+    fn is_after_gap(&self, event: &Event) -> bool {
+        event.cursor.as_ref().is_some_and(|cursor| {
+            let verdict = self.positions.judge(&event.asset, cursor, event.prev);
+            matches!(
+                verdict,
+                Verdict::AfterGap { .. } | Verdict::AfterPossibleGap { .. }
+            )
+        })
+    }
+
     fn hold(&mut self, lane: Lane, event: Event, out: &mut Vec<Item>) {
-        let (Some(held), Some(cursor)) = (&mut self.held, &event.cursor) else {
-            return;
-        };
-        let offset = cursor.offset;
-        if held
-            .lanes
-            .entry(lane)
-            .or_default()
-            .insert(offset, event)
-            .is_none()
-        {
-            held.count += 1;
+        let offset = offset(&event);
+        let events = self.held.entry(lane).or_default();
+        if events.insert(offset, event).is_none() {
+            self.count += 1;
         }
-        if held.count > MAX_HELD {
+        if self.count <= MAX_HELD {
+            return;
+        }
+        if self.filling {
+            self.held.clear();
+            self.count = 0;
+            self.spilled = true;
+            self.joining = true;
+        } else {
             self.end_move(out);
             self.begin_move();
         }
     }
 
-    /// Sends on what an event of this lane has made the next.
+    /// Sends on what has become the next.
     fn release(&mut self, lane: &Lane, out: &mut Vec<Item>) {
-        while let Some(event) = self.take_settled(lane) {
-            self.pass(event, out);
+        let (moving, joining) = (self.moving, self.joining);
+        loop {
+            let Some(event) = self.held.get(lane).and_then(|it| it.values().next()) else {
+                return;
+            };
+            let is_due = self.is_settled(event)
+                || (self.filling && !moving && !joining && !self.is_after_gap(event));
+            if !is_due {
+                return;
+            }
+            if let Some(event) = self.take_held(lane, |_| true) {
+                self.pass(event, out);
+            }
         }
     }
 
-    fn take_settled(&mut self, lane: &Lane) -> Option<Event> {
-        let (_, event) = self.held.as_ref()?.lanes.get(lane)?.first_key_value()?;
-        if !self.is_settled(event) {
-            return None;
-        }
-        let held = self.held.as_mut()?;
-        let events = held.lanes.get_mut(lane)?;
-        let (_, event) = events.pop_first()?;
+    fn take_held(&mut self, lane: &Lane, wanted: impl Fn(&Event) -> bool) -> Option<Event> {
+        let events = self.held.get_mut(lane)?;
+        let event = events.first_entry().filter(|it| wanted(it.get()))?.remove();
         if events.is_empty() {
-            held.lanes.remove(lane);
+            self.held.remove(lane);
         }
-        held.count -= 1;
+        self.count -= 1;
         Some(event)
+    }
+
+    /// Passes an event on before which nothing is missing.
+    fn pass_as_next(&mut self, mut event: Event, out: &mut Vec<Item>) {
+        let known = event.prev;
+        event.prev = Some(0);
+        let Some(cursor) = &event.cursor else { return };
+        let verdict = self.positions.accept(&event.asset, cursor, event.prev);
+        event.prev = known;
+        out.push(match verdict {
+            Verdict::Stale => Item::Stale(event),
+            _ => Item::Event(event),
+        });
     }
 
     fn pass(&mut self, event: Event, out: &mut Vec<Item>) {
@@ -154,10 +303,15 @@ impl Sequencer {
                 asset: Some(event.asset.clone()),
                 extent,
                 cause: Cause::Delivery,
+                state: Vec::new(),
             }));
         }
         out.push(Item::Event(event));
     }
+}
+
+fn offset(event: &Event) -> u64 {
+    event.cursor.as_ref().map_or(0, |cursor| cursor.offset)
 }
 
 fn lane_of(event: &Event) -> Option<Lane> {

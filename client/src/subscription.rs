@@ -4,17 +4,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures::Stream;
+use ofa_crds::Cursor;
 use tokio::sync::mpsc;
 
 use crate::item::Item;
 
 /// How a subscription behaves.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct SubscribeOptions {
     /// Items that wait for their consumer at most. Past it events are left out and named in a gap.
     pub queue: usize,
     /// Whether events that are not newer than what was yielded are yielded as [`Item::Stale`].
     pub stale: bool,
+    /// Resumes after these cursors, one for each partition; elsewhere the subscription begins now. For one asset the
+    /// cursor of its last event that was seen is enough, unless it appears on several partitions.
+    pub from: Vec<Cursor>,
 }
 
 impl Default for SubscribeOptions {
@@ -23,6 +27,7 @@ impl Default for SubscribeOptions {
             // A second of a busy machine, a few hundred KiB.
             queue: 1024,
             stale: false,
+            from: Vec::new(),
         }
     }
 }

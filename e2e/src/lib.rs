@@ -12,6 +12,7 @@ pub mod nats;
 pub mod operator;
 pub mod ports;
 pub mod process;
+pub mod replay;
 pub mod report;
 pub mod router;
 pub mod scene;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::process::Process;
+use crate::replay::Replay;
 use crate::{http, ports, tools, wait};
 
 /// How long it may take to answer.
@@ -24,10 +25,21 @@ impl Router {
     /// # Errors
     /// When it cannot be started.
     pub async fn of_shards(shards: &[(String, String)], folder: &Path) -> Result<Self> {
-        let variables = shards
-            .iter()
-            .map(|(name, urls)| (format!("NATS_CLUSTER_{name}"), urls.clone()));
-        Self::start(variables.collect(), folder).await
+        Self::start(of_shards(shards), folder).await
+    }
+
+    /// The same, and clients are told of a replay service.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn with_replay(
+        shards: &[(String, String)],
+        replay: &Replay,
+        folder: &Path,
+    ) -> Result<Self> {
+        let mut variables = of_shards(shards);
+        variables.push(("REPLAY_URL".to_owned(), replay.url()));
+        Self::start(variables, folder).await
     }
 
     /// Starts a router that follows a pool's shard map, and waits until it is ready.
@@ -68,4 +80,12 @@ impl Router {
     pub fn url(&self) -> &str {
         &self.url
     }
+}
+
+/// Shards as programs take them from their environment.
+pub(crate) fn of_shards(shards: &[(String, String)]) -> Vec<(String, String)> {
+    shards
+        .iter()
+        .map(|(name, urls)| (format!("NATS_CLUSTER_{name}"), urls.clone()))
+        .collect()
 }

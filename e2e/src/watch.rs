@@ -142,6 +142,7 @@ impl Follower {
         let options = SubscribeOptions {
             queue: CAPACITY,
             stale: true,
+            ..SubscribeOptions::default()
         };
         let mut subscription = client
             .subscribe_all(shard, options)

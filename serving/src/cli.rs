@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
 use crate::group::{self, GroupArgs};
+use crate::replay::{self, ReplayArgs};
 use crate::router::{self, RouterArgs};
 use crate::shutdown;
 
@@ -28,13 +29,15 @@ enum Command {
     Router(RouterArgs),
     /// Streams a group's events to browsers and apps, and answers for its assets' state
     Group(GroupArgs),
+    /// Sends clients of NATS again what they missed
+    Replay(ReplayArgs),
 }
 
 /// Where a service listens
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Listener")]
 pub struct ListenArgs {
-    /// Port to listen on; 8002 for the router and 5555 for a group if not set
+    /// Port to listen on; 8002 for the router, 5555 for a group and 8003 for replay if not set
     #[arg(long, env = "PORT")]
     port: Option<u16>,
     /// Address to listen on
@@ -76,6 +79,10 @@ impl Args {
             Command::Group(args) => {
                 let listener = args.listen.bind(GroupArgs::DEFAULT_PORT).await?;
                 group::run(listener, args, shutdown::requested()).await
+            }
+            Command::Replay(args) => {
+                let listener = args.listen.bind(ReplayArgs::DEFAULT_PORT).await?;
+                replay::run(listener, args, shutdown::requested()).await
             }
         }
     }

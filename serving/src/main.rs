@@ -1,4 +1,4 @@
-//! The HTTP side of the fan-out layer: `serving router`, `serving group`.
+//! The HTTP side of the fan-out layer: `serving router`, `serving group`, `serving replay`.
 
 use std::process::ExitCode;
 

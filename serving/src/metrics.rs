@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -25,6 +25,20 @@ struct RouteLabels {
     route: String,
 }
 
+/// Where events that are sent again came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum ReplaySource {
+    /// The newest events, kept in memory.
+    Memory,
+    /// Older ones.
+    Kafka,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    source: ReplaySource,
+}
+
 /// The metrics of one process.
 pub struct Metrics {
     registry: Registry,
@@ -36,6 +50,9 @@ pub struct Metrics {
     events: Counter,
     slow_clients: Counter,
     passed_over: Counter,
+    replayed: Family<SourceLabels, Counter>,
+    replay_gaps: Counter,
+    replay_memory: Gauge,
 }
 
 /// Counts an open stream until dropped.
@@ -98,6 +115,23 @@ impl Metrics {
             "Records without asset or value, which are nobody's event",
             passed_over.clone(),
         );
+        let replayed = Family::<SourceLabels, Counter>::default();
+        let (replay_gaps, replay_memory) = (Counter::default(), Gauge::default());
+        registry.register(
+            "replayed_events",
+            "Events sent again to clients that missed them, by where they came from",
+            replayed.clone(),
+        );
+        registry.register(
+            "replay_gaps",
+            "Gaps told to clients since Kafka's retention had taken what they asked for",
+            replay_gaps.clone(),
+        );
+        registry.register(
+            "replay_memory_bytes",
+            "Bytes of events kept for clients that come back",
+            replay_memory.clone(),
+        );
         let build = Info::new([("service", service), ("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The running program", build);
         Self {
@@ -110,6 +144,9 @@ impl Metrics {
             events,
             slow_clients,
             passed_over,
+            replayed,
+            replay_gaps,
+            replay_memory,
         }
     }
 
@@ -135,6 +172,24 @@ impl Metrics {
     /// Counts a record that is nobody's event.
     pub fn passed_over(&self) {
         self.passed_over.inc();
+    }
+
+    /// Counts events sent again.
+    pub fn replayed(&self, source: ReplaySource, events: usize) {
+        self.replayed
+            .get_or_create(&SourceLabels { source })
+            .inc_by(events as u64);
+    }
+
+    /// Counts a gap that a client was told.
+    pub fn replay_gap(&self) {
+        self.replay_gaps.inc();
+    }
+
+    /// Notes how much is kept in memory.
+    pub fn replay_memory(&self, bytes: usize) {
+        self.replay_memory
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Counts one answer. `route` is the path's pattern, never the path itself.

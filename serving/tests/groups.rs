@@ -19,7 +19,7 @@ use ofa_crds::{GroupName, UnsLevel};
 use ofa_serving::http;
 use ofa_serving::metrics::Metrics;
 use ofa_serving::router::groups::{Directory, GroupRegistry, Groups, Proxy};
-use ofa_serving::router::{Routing, app_with_groups};
+use ofa_serving::router::{Routing, app_with};
 use parking_lot::RwLock;
 use parts::body_of;
 use rdkafka::producer::{FutureRecord, Producer as _};
@@ -86,10 +86,11 @@ async fn router(service: &str, caught_up: bool) -> String {
         proxy: Proxy::new(CancellationToken::new()).unwrap(),
     };
     let (_, routing) = watch::channel(Routing::Unknown("no map".to_owned()));
-    serve(app_with_groups(
+    serve(app_with(
         routing,
         Arc::new(Metrics::new("router")),
-        groups,
+        Some(groups),
+        None,
     ))
     .await
 }

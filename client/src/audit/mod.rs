@@ -297,6 +297,7 @@ mod tests {
                 last: 2,
             },
             cause: Cause::Delivery,
+            state: vec![],
         };
         let received = received(&[
             Item::Event(event("a", 0)),

@@ -6,11 +6,11 @@ use anyhow::Context;
 use clap::Args;
 use futures::StreamExt;
 use futures::stream::SelectAll;
-use ofa_crds::AssetUuid;
+use ofa_crds::{AssetUuid, Cursor};
 use serde_json::{Value, json};
 
 use super::{RouterArgs, output, stop};
-use crate::{Client, ClientOptions, Credentials, Event, Extent, Gap, Item};
+use crate::{Client, ClientOptions, Credentials, Event, Extent, Gap, Item, SubscribeOptions};
 
 #[derive(Debug, Args)]
 pub(super) struct SubscribeArgs {
@@ -20,6 +20,10 @@ pub(super) struct SubscribeArgs {
     /// Only these attributes; may be repeated
     #[arg(long = "id", value_name = "ID")]
     ids: Vec<String>,
+    /// Resume after this cursor, the position of the last event that was seen; may be repeated, one for each partition.
+    /// What lies between comes first. Without, only what happens from now on is printed
+    #[arg(long = "from", value_name = "TOPIC/PARTITION/OFFSET")]
+    from: Vec<Cursor>,
     /// Print a JSON object a line: {"event": ...}, {"gap": ...}, {"moved": ...}, {"disconnected": ...}
     #[arg(long)]
     json: bool,
@@ -45,7 +49,11 @@ impl SubscribeArgs {
         let client = Client::with_options(&self.router.router, options)?;
         let mut items = SelectAll::new();
         for asset in &self.assets {
-            let subscription = client.subscribe(asset).await?;
+            let options = SubscribeOptions {
+                from: self.from.clone(),
+                ..SubscribeOptions::default()
+            };
+            let subscription = client.subscribe_with(asset, options).await?;
             items.push(subscription.map(move |item| (asset, item)));
         }
         let printed = self.print(&mut items);
@@ -160,6 +168,7 @@ fn gap_json(gap: &Gap) -> Value {
     let cause = match gap.cause {
         crate::Cause::Delivery => "delivery",
         crate::Cause::SlowConsumer => "slow consumer",
+        crate::Cause::Retention => "retention",
     };
     let (certain, range) = match &gap.extent {
         Extent::Missed {
@@ -179,5 +188,6 @@ fn gap_json(gap: &Gap) -> Value {
     let range = range.map(|(topic, partition, first, last)| {
         json!({ "topic": topic, "partition": partition, "first": first, "last": last })
     });
-    json!({ "asset": gap.asset, "certain": certain, "range": range, "cause": cause })
+    let state: Vec<Value> = gap.state.iter().map(event_json).collect();
+    json!({ "asset": gap.asset, "certain": certain, "range": range, "cause": cause, "state": state })
 }

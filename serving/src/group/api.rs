@@ -16,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
 
 use super::hub::Hub;
-use super::range::RangeReader;
 use super::reader::Status;
 use super::stream::{self, Sources, Start};
 use crate::http::{self, ApiError};
 use crate::metrics::Metrics;
 use crate::query;
+use crate::range::RangeReader;
 use crate::selection::Selection;
 use crate::state::{self, StateStore};
 
@@ -40,7 +40,7 @@ pub(super) struct App {
     pub(super) group: GroupName,
     pub(super) topic: Arc<str>,
     pub(super) status: watch::Receiver<Status>,
-    pub(super) ranges: RangeReader,
+    pub(super) ranges: RangeReader<Selection>,
     pub(super) store: Arc<StateStore>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stop: CancellationToken,

@@ -6,7 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::json;
 
+use rdkafka::Message as _;
+use rdkafka::message::BorrowedMessage;
+
 use super::position::Position;
+use crate::event::Columns;
+use crate::range::Wanted;
+use crate::selection::Selection;
 
 /// Milliseconds before a client connects again: short, so that a roll of the service is hardly noticed, and
 /// drawn for each client, so that they do not all come at once.
@@ -14,7 +20,7 @@ const RETRY_MS: std::ops::Range<u32> = 300..1500;
 
 /// One event for its clients.
 #[derive(Debug)]
-pub(super) struct Frame {
+pub(crate) struct Frame {
     /// Where the record stands.
     pub(super) partition: u32,
     /// Where the record stands.
@@ -80,6 +86,33 @@ impl Frame {
     #[must_use]
     pub(super) fn size(&self) -> usize {
         self.bytes.len() + size_of::<Self>()
+    }
+}
+
+/// What a client that catches up asks Kafka for.
+impl Wanted for Selection {
+    type Item = Frame;
+
+    fn wants_asset(&self, asset: &str) -> bool {
+        self.has_asset(asset)
+    }
+
+    fn read(asset: &str, record: &BorrowedMessage<'_>) -> Option<Frame> {
+        let value = record.payload()?;
+        let id = Columns::parse(value).and_then(|columns| columns.id);
+        let partition = u32::try_from(record.partition()).unwrap_or(0);
+        let offset = u64::try_from(record.offset()).unwrap_or(0);
+        let id = id.map(String::into_boxed_str);
+        let at = (partition, offset);
+        Some(Frame::new(at, asset.into(), id, value, None))
+    }
+
+    fn wants(&self, frame: &Frame) -> bool {
+        self.has_asset(&frame.asset) && self.has_id(frame.id.as_deref())
+    }
+
+    fn size(frame: &Frame) -> usize {
+        frame.size()
     }
 }
 

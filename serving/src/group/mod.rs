@@ -2,7 +2,7 @@
 //!
 //! One reader takes the topic in ([`reader`]); each event is encoded once ([`frame`]) and handed to the queues of
 //! those who watch its asset ([`hub`], [`queue`]). A client that comes back with the id of the last event it
-//! has seen ([`position`]) gets what it missed from memory ([`ring`]) or from Kafka ([`range`]) and then goes
+//! has seen ([`position`]) gets what it missed from memory ([`ring`]) or from Kafka ([`crate::range`]) and then goes
 //! on live ([`stream`]), so neither a broken connection nor a restart of this service loses anything for it.
 
 mod api;
@@ -10,7 +10,6 @@ mod frame;
 mod hub;
 mod position;
 mod queue;
-mod range;
 mod reader;
 mod ring;
 mod settings;
@@ -27,9 +26,9 @@ pub use settings::GroupArgs;
 
 use crate::http;
 use crate::metrics::Metrics;
+use crate::range::RangeReader;
 use crate::state::StateStore;
 use api::App;
-use range::RangeReader;
 use reader::Reader;
 
 /// Serves a group on `listener` until `shutdown` completes.

@@ -14,7 +14,7 @@ use super::frame::{self, Frame};
 use super::hub::{Hub, Join, Subscription};
 use super::position::Position;
 use super::queue::Next;
-use super::range::{Range, RangeReader};
+use crate::range::{Range, RangeReader};
 use crate::selection::Selection;
 
 /// Upstream's interval: proxies close connections that are silent for longer.
@@ -55,7 +55,7 @@ pub(super) struct Sources {
     /// Where events come from.
     pub(super) hub: Arc<Hub>,
     /// Where older ones come from.
-    pub(super) ranges: RangeReader,
+    pub(super) ranges: RangeReader<Selection>,
     /// Ends all streams, so that clients come back at another replica or at the next process.
     pub(super) stop: CancellationToken,
 }
@@ -180,7 +180,7 @@ impl Client {
             partition,
             from,
             to,
-            selection: Arc::clone(&self.selection),
+            wanted: Arc::clone(&self.selection),
         };
         let page = match self.sources.ranges.read(range).await {
             Ok(page) => page,
@@ -195,7 +195,7 @@ impl Client {
             let reason = "the stream no longer keeps events that old";
             out.extend_from_slice(&frame::gap(reason, &self.position));
         }
-        out.extend_from_slice(&self.encode(&page.frames));
+        out.extend_from_slice(&self.encode(&page.items));
         self.position.advance(partition, page.next);
         Some(out.into())
     }

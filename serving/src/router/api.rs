@@ -33,24 +33,32 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 struct App {
     routing: watch::Receiver<Routing>,
+    replay_url: Option<Arc<str>>,
 }
 
 /// The routes of the shards, and the page.
 pub fn app(routing: watch::Receiver<Routing>, metrics: Arc<Metrics>) -> Router {
-    http::with_common_routes(limited(shard_routes(routing)), metrics)
+    app_with(routing, metrics, None, None)
 }
 
-/// All routes: those of the shards and those of the groups.
-pub fn app_with_groups(
+/// All routes: those of the shards and, where there are groups, theirs. `replay_url` is what clients are told.
+pub fn app_with(
     routing: watch::Receiver<Routing>,
     metrics: Arc<Metrics>,
-    groups: Groups,
+    groups: Option<Groups>,
+    replay_url: Option<String>,
 ) -> Router {
-    let routes = shard_routes(routing).merge(groups::routes(groups));
+    let mut routes = shard_routes(App {
+        routing,
+        replay_url: replay_url.map(Into::into),
+    });
+    if let Some(groups) = groups {
+        routes = routes.merge(groups::routes(groups));
+    }
     http::with_common_routes(limited(routes), metrics)
 }
 
-fn shard_routes(routing: watch::Receiver<Routing>) -> Router {
+fn shard_routes(app: App) -> Router {
     Router::new()
         .route("/asset", get(asset_by_query))
         .route("/asset/", get(asset_by_query))
@@ -58,7 +66,7 @@ fn shard_routes(routing: watch::Receiver<Routing>) -> Router {
         .route("/shards", get(shards))
         .route("/ready", get(ready))
         .route("/info", get(info))
-        .with_state(App { routing })
+        .with_state(app)
         .merge(page::routes())
 }
 
@@ -79,6 +87,8 @@ struct AssetAnswer<'a> {
     nats_urls: &'a [String],
     subject: String,
     epoch: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replay_url: Option<&'a str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -126,6 +136,7 @@ fn asset(app: &App, uuid: &str) -> Result<Response, ApiError> {
         nats_urls: shard.client_urls(),
         subject: subject::asset_wildcard(uuid.as_str()),
         epoch: map.epoch(),
+        replay_url: app.replay_url.as_deref(),
     };
     Ok(Json(answer).into_response())
 }
@@ -166,6 +177,7 @@ async fn shards(State(app): State<App>) -> Result<Response, ApiError> {
         "epoch": map.epoch(),
         "ranges": map.range_count(),
         "shards": shards,
+        "replay_url": app.replay_url.as_deref(),
     });
     Ok(Json(answer).into_response())
 }
@@ -190,6 +202,7 @@ async fn info(State(app): State<App>) -> Response {
         "version": env!("CARGO_PKG_VERSION"),
         "pool": pool,
         "epoch": epoch,
+        "replay_url": app.replay_url.as_deref(),
     });
     Json(body).into_response()
 }

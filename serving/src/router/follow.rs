@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ofa_crds::kafka::{ControlState, ControlTopic};
+use ofa_crds::kafka::{ControlState, ControlTopic, KafkaSettings};
 use ofa_crds::{ControlRole, ShardMap};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::{RouterArgs, static_map};
+use super::{MapArgs, RouterArgs, static_map};
 use crate::metrics::Metrics;
 
 /// Rest before an acknowledgement that Kafka did not take is sent again.
@@ -42,36 +42,61 @@ struct Follower {
     routing: watch::Receiver<Routing>,
 }
 
-/// Takes the map from the environment, or begins to follow the control topic.
+/// Takes the map from the environment, or begins to follow the control topic and acknowledges what is followed.
 pub(super) fn start(
     args: &RouterArgs,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<(watch::Receiver<Routing>, Membership)> {
+    let member = args.member_name();
+    let (routing, followed) = follow(&args.kafka, &args.map, metrics, Some(member.clone()))?;
+    let membership = followed.map(|(task, control)| Follower {
+        task,
+        control,
+        member,
+        routing: routing.clone(),
+    });
+    Ok((routing, Membership(membership)))
+}
+
+/// The same for one who only looks: nobody waits for it when owners change.
+///
+/// # Errors
+/// When the settings are unusable.
+pub(crate) fn look(
+    kafka: &KafkaSettings,
+    map: &MapArgs,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<watch::Receiver<Routing>> {
+    Ok(follow(kafka, map, metrics, None)?.0)
+}
+
+type Followed = Option<(JoinHandle<()>, ControlTopic)>;
+
+fn follow(
+    kafka: &KafkaSettings,
+    args: &MapArgs,
+    metrics: &Arc<Metrics>,
+    member: Option<String>,
+) -> anyhow::Result<(watch::Receiver<Routing>, Followed)> {
     if let Some(map) = static_map(std::env::vars(), args.hash_ring_replicas)? {
         metrics.follows(map.epoch(), map.shards().len());
         let map = Arc::new(map);
         let (_, routing) = watch::channel(Routing::Known { pool: None, map });
-        return Ok((routing, Membership(None)));
+        return Ok((routing, None));
     }
-    let control = ControlTopic::new(&args.kafka, &args.shard_map_topic)?;
+    let control = ControlTopic::new(kafka, &args.shard_map_topic)?;
     let unread = format!("the control topic {} is not read yet", args.shard_map_topic);
     let (sender, routing) = watch::channel(Routing::Unknown(unread));
-    let member = args.member_name();
     let follow = Follow {
         states: control.follow()?,
         pool: args.pool.clone(),
-        member: member.clone(),
+        member,
         control: control.clone(),
         metrics: Arc::clone(metrics),
         sender,
     };
-    let follower = Follower {
-        task: tokio::spawn(follow.run()),
-        control,
-        member,
-        routing: routing.clone(),
-    };
-    Ok((routing, Membership(Some(follower))))
+    let task = tokio::spawn(follow.run());
+    Ok((routing, Some((task, control))))
 }
 
 impl Membership {
@@ -99,7 +124,8 @@ impl Membership {
 struct Follow {
     states: watch::Receiver<ControlState>,
     pool: Option<String>,
-    member: String,
+    /// The name to acknowledge by, for one who does.
+    member: Option<String>,
     control: ControlTopic,
     metrics: Arc<Metrics>,
     sender: watch::Sender<Routing>,
@@ -148,10 +174,11 @@ impl Follow {
 
     /// Until Kafka has it, or there is something newer to acknowledge.
     async fn acknowledge(&mut self, pool: &str, epoch: u64) {
+        let Some(member) = self.member.clone() else {
+            return;
+        };
         loop {
-            let acknowledged = self
-                .control
-                .ack(pool, ControlRole::Router, &self.member, epoch);
+            let acknowledged = self.control.ack(pool, ControlRole::Router, &member, epoch);
             match acknowledged.await {
                 Ok(()) => return,
                 Err(error) => warn!(%error, epoch, "the epoch is not acknowledged yet; trying on"),

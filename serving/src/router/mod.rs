@@ -16,10 +16,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use api::{app, app_with_groups};
+pub use api::{app, app_with};
 pub use follow::Routing;
+pub(crate) use follow::look;
 use groups::Groups;
-pub use settings::RouterArgs;
+pub use settings::{MapArgs, RouterArgs};
 pub use static_map::{StaticMapError, static_map};
 
 use crate::{http, metrics::Metrics};
@@ -38,10 +39,7 @@ pub async fn run(
     let stop = CancellationToken::new();
     let groups = Groups::start(&args.groups, &args.kafka, &stop)?;
     info!(address = %listener.local_addr()?, "the router listens");
-    let app = match groups {
-        Some(groups) => app_with_groups(routing, metrics, groups),
-        None => app(routing, metrics),
-    };
+    let app = app_with(routing, metrics, groups, args.replay_url);
     let end = async {
         shutdown.await;
         // Streams end first: nothing else ends a connection that is in the middle of one.

@@ -16,15 +16,12 @@ pub struct RouterArgs {
     /// Kafka, for the control topic
     #[command(flatten)]
     pub(super) kafka: KafkaSettings,
-    /// `<namespace>.<name>` of the ForwarderPool whose shard map is followed; the only one by default
-    #[arg(long = "pool", env = "FORWARDER_POOL")]
-    pub(super) pool: Option<String>,
-    /// The control topic
-    #[arg(long, env = "SHARD_MAP_TOPIC", default_value = control::DEFAULT_TOPIC)]
-    pub(super) shard_map_topic: String,
-    /// Virtual nodes of each cluster given by NATS_CLUSTER_<NAME>
-    #[arg(long, env = "HASH_RING_REPLICAS", default_value_t = ring::DEFAULT_REPLICAS)]
-    pub(super) hash_ring_replicas: u32,
+    /// The shard map
+    #[command(flatten)]
+    pub(super) map: MapArgs,
+    /// URL of the replay service (`serving replay`) that clients are told; without it they are told what they missed
+    #[arg(long, env = "REPLAY_URL", value_name = "URL")]
+    pub(super) replay_url: Option<String>,
     /// This router's name in acknowledgements, unique among routers; the host's name by default
     #[arg(long = "member", env = "APP_UUID")]
     pub(super) member: Option<String>,
@@ -34,6 +31,20 @@ pub struct RouterArgs {
     /// Where to listen
     #[command(flatten)]
     pub(crate) listen: ListenArgs,
+}
+
+/// Which shard map is followed
+#[derive(Debug, Args)]
+pub struct MapArgs {
+    /// `<namespace>.<name>` of the ForwarderPool whose shard map is followed; the only one by default
+    #[arg(long = "pool", env = "FORWARDER_POOL")]
+    pub(crate) pool: Option<String>,
+    /// The control topic
+    #[arg(long, env = "SHARD_MAP_TOPIC", default_value = control::DEFAULT_TOPIC)]
+    pub(crate) shard_map_topic: String,
+    /// Virtual nodes of each cluster given by NATS_CLUSTER_<NAME>
+    #[arg(long, env = "HASH_RING_REPLICAS", default_value_t = ring::DEFAULT_REPLICAS)]
+    pub(crate) hash_ring_replicas: u32,
 }
 
 impl RouterArgs {

@@ -62,6 +62,7 @@ async fn count_shard(client: Client, shard: String, tally: SharedTally) {
     let options = SubscribeOptions {
         queue: QUEUE,
         stale: true,
+        ..SubscribeOptions::default()
     };
     let mut subscription = match client.subscribe_all(&shard, options).await {
         Ok(subscription) => subscription,

@@ -1,8 +1,8 @@
-//! Reads parts of the topic that memory no longer has, once for all who ask.
+//! Reads parts of a topic that memory no longer has, once for all who ask.
 //!
 //! One thread reads. Whoever asks while it does so waits, and all who wait are served by the next pass: each
-//! partition is read once from the lowest offset that is asked for. An answer is a page of bounded size, so a slow
-//! client fetches at its own pace and holds nobody back.
+//! partition is read once from the lowest offset that is asked for. An answer is a page of bounded size, and
+//! found within a bounded part of the topic, so a client that is slow, or asks for much, holds nobody back.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
@@ -17,13 +17,14 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::frame::Frame;
-use crate::event::Columns;
 use crate::kafka;
-use crate::selection::Selection;
 
 /// Bytes after which a page ends.
 const PAGE_BYTES: usize = 256 * 1024;
+
+/// Records after which a page ends, whatever it has: some tenths of a second. Who asks for a whole day takes turns
+/// with who asks for a second.
+const PAGE_RECORDS: usize = 100_000;
 
 /// Most requests served by one pass: bounds the pages in memory.
 const MAX_REQUESTS: usize = 1000;
@@ -34,52 +35,77 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait for a record before looking whether anybody still waits.
 const POLL: Duration = Duration::from_millis(100);
 
+/// What one client asks for, and what it is given.
+pub(crate) trait Wanted: Send + Sync + 'static {
+    /// An event.
+    type Item: Send + Sync + 'static;
+
+    /// Whether anything of this asset is wanted.
+    fn wants_asset(&self, asset: &str) -> bool;
+
+    /// Reads a record of an asset; `None` for what is nobody's event.
+    fn read(asset: &str, record: &BorrowedMessage<'_>) -> Option<Self::Item>;
+
+    /// Whether an event is wanted.
+    fn wants(&self, item: &Self::Item) -> bool;
+
+    /// About how many bytes an event has.
+    fn size(item: &Self::Item) -> usize;
+}
+
 /// Part of a partition, for one client.
-#[derive(Debug, Clone)]
-pub(super) struct Range {
+#[derive(Debug)]
+pub(crate) struct Range<W> {
     /// The partition.
-    pub(super) partition: u32,
+    pub(crate) partition: u32,
     /// First offset.
-    pub(super) from: u64,
+    pub(crate) from: u64,
     /// The offset after the last.
-    pub(super) to: u64,
+    pub(crate) to: u64,
     /// What of it is asked for.
-    pub(super) selection: Arc<Selection>,
+    pub(crate) wanted: Arc<W>,
 }
 
 /// What was found.
-#[derive(Debug, Default)]
-pub(super) struct Page {
+#[derive(Debug)]
+pub(crate) struct Page<I> {
     /// The events asked for, in order.
-    pub(super) frames: Vec<Arc<Frame>>,
+    pub(crate) items: Vec<Arc<I>>,
     /// Where the next page begins.
-    pub(super) next: u64,
+    pub(crate) next: u64,
     /// Kafka no longer has all of the range: the page begins at the first offset that it still has.
-    pub(super) lost: Option<u64>,
+    pub(crate) lost: Option<u64>,
 }
 
 /// Kafka did not answer; the client is to come back later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("Kafka does not answer; come back in some seconds")]
-pub(super) struct Unanswered;
+pub(crate) struct Unanswered;
 
 /// Hands requests to the thread that reads.
-#[derive(Clone)]
-pub(super) struct RangeReader {
-    requests: mpsc::Sender<Request>,
+pub(crate) struct RangeReader<W: Wanted> {
+    requests: mpsc::Sender<Request<W>>,
 }
 
-struct Request {
-    progress: Progress,
-    reply: oneshot::Sender<Page>,
+impl<W: Wanted> Clone for RangeReader<W> {
+    fn clone(&self) -> Self {
+        Self {
+            requests: self.requests.clone(),
+        }
+    }
 }
 
-impl RangeReader {
+struct Request<W: Wanted> {
+    progress: Progress<W>,
+    reply: oneshot::Sender<Page<W::Item>>,
+}
+
+impl<W: Wanted> RangeReader<W> {
     /// Starts the thread; it ends with the last of those who could ask.
     ///
     /// # Errors
     /// When the settings are unusable.
-    pub(super) fn start(kafka: &KafkaSettings, topic: &str) -> anyhow::Result<Self> {
+    pub(crate) fn start(kafka: &KafkaSettings, topic: &str) -> anyhow::Result<Self> {
         let settings = [
             // Where retention passes by while it is read, nothing is passed over: the next pass finds the new beginning.
             ("auto.offset.reset", "error"),
@@ -100,7 +126,7 @@ impl RangeReader {
     ///
     /// # Errors
     /// When Kafka does not answer.
-    pub(super) async fn read(&self, range: Range) -> Result<Page, Unanswered> {
+    pub(crate) async fn read(&self, range: Range<W>) -> Result<Page<W::Item>, Unanswered> {
         let (reply, page) = oneshot::channel();
         let progress = Progress::new(range);
         let request = Request { progress, reply };
@@ -110,22 +136,25 @@ impl RangeReader {
 }
 
 /// How far a request has come. Pure.
-struct Progress {
-    range: Range,
-    page: Page,
+struct Progress<W: Wanted> {
+    range: Range<W>,
+    page: Page<W::Item>,
     bytes: usize,
+    records: usize,
 }
 
-impl Progress {
-    fn new(range: Range) -> Self {
+impl<W: Wanted> Progress<W> {
+    fn new(range: Range<W>) -> Self {
         let page = Page {
+            items: Vec::new(),
             next: range.from,
-            ..Page::default()
+            lost: None,
         };
         Self {
             range,
             page,
             bytes: 0,
+            records: 0,
         }
     }
 
@@ -139,11 +168,11 @@ impl Progress {
     }
 
     fn is_done(&self) -> bool {
-        self.page.next >= self.range.to || self.bytes >= PAGE_BYTES
+        self.page.next >= self.range.to || self.bytes >= PAGE_BYTES || self.records >= PAGE_RECORDS
     }
 
     /// Takes the record at an offset in, if it is this request's.
-    fn take(&mut self, offset: u64, frame: Option<&Arc<Frame>>) {
+    fn take(&mut self, offset: u64, item: Option<&Arc<W::Item>>) {
         if offset < self.page.next || self.is_done() {
             return;
         }
@@ -152,13 +181,10 @@ impl Progress {
             return;
         }
         self.page.next = offset + 1;
-        let wanted = frame.filter(|frame| {
-            self.range.selection.has_asset(&frame.asset)
-                && self.range.selection.has_id(frame.id.as_deref())
-        });
-        if let Some(frame) = wanted {
-            self.bytes += frame.size();
-            self.page.frames.push(Arc::clone(frame));
+        self.records += 1;
+        if let Some(item) = item.filter(|item| self.range.wanted.wants(item)) {
+            self.bytes += W::size(item);
+            self.page.items.push(Arc::clone(item));
         }
     }
 }
@@ -169,9 +195,9 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(self, receiver: &mpsc::Receiver<Request>) {
+    fn run<W: Wanted>(self, receiver: &mpsc::Receiver<Request<W>>) {
         while let Ok(first) = receiver.recv() {
-            let mut by_partition: BTreeMap<u32, Vec<Request>> = BTreeMap::new();
+            let mut by_partition: BTreeMap<u32, Vec<Request<W>>> = BTreeMap::new();
             let all = std::iter::once(first).chain(receiver.try_iter());
             for request in all.take(MAX_REQUESTS) {
                 let partition = request.progress.range.partition;
@@ -186,7 +212,11 @@ impl Worker {
     }
 
     /// Reads a partition once for all. Those who are not answered notice that they are dropped.
-    fn pass(&self, partition: u32, mut requests: Vec<Request>) -> Result<(), KafkaError> {
+    fn pass<W: Wanted>(
+        &self,
+        partition: u32,
+        mut requests: Vec<Request<W>>,
+    ) -> Result<(), KafkaError> {
         let number = i32::try_from(partition).unwrap_or(i32::MAX);
         let (low, _) = self
             .consumer
@@ -211,7 +241,7 @@ impl Worker {
         read
     }
 
-    fn read(&self, requests: &mut Vec<Request>) -> Result<(), KafkaError> {
+    fn read<W: Wanted>(&self, requests: &mut Vec<Request<W>>) -> Result<(), KafkaError> {
         let mut heard = Instant::now();
         while !requests.is_empty() {
             match self.consumer.poll(POLL) {
@@ -247,36 +277,24 @@ fn is_final(error: &KafkaError) -> bool {
     error.rdkafka_error_code() == Some(out_of_range)
 }
 
-fn take(record: &BorrowedMessage<'_>, requests: &mut [Request]) {
+fn take<W: Wanted>(record: &BorrowedMessage<'_>, requests: &mut [Request<W>]) {
     let offset = u64::try_from(record.offset()).unwrap_or(0);
-    let frame = frame(record, requests);
+    let item = item(record, requests);
     for request in requests {
-        request.progress.take(offset, frame.as_ref());
+        request.progress.take(offset, item.as_ref());
     }
 }
 
 /// The record as an event, if anybody asks for its asset.
-fn frame(record: &BorrowedMessage<'_>, requests: &[Request]) -> Option<Arc<Frame>> {
+fn item<W: Wanted>(record: &BorrowedMessage<'_>, requests: &[Request<W>]) -> Option<Arc<W::Item>> {
     let asset = std::str::from_utf8(record.key()?).ok()?;
-    let value = record.payload()?;
-    let wanted = |request: &Request| request.progress.range.selection.has_asset(asset);
-    requests.iter().any(wanted).then(|| {
-        let id = Columns::parse(value).and_then(|columns| columns.id);
-        let partition = u32::try_from(record.partition()).unwrap_or(0);
-        let offset = u64::try_from(record.offset()).unwrap_or(0);
-        let id = id.map(String::into_boxed_str);
-        Arc::new(Frame::new(
-            (partition, offset),
-            asset.into(),
-            id,
-            value,
-            None,
-        ))
-    })
+    let wanted = |request: &Request<W>| request.progress.range.wanted.wants_asset(asset);
+    let wanted = requests.iter().any(wanted);
+    wanted.then(|| W::read(asset, record).map(Arc::new))?
 }
 
 /// Answers those who are done, forgets those who are gone, and returns the others.
-fn unanswered(requests: Vec<Request>) -> Vec<Request> {
+fn unanswered<W: Wanted>(requests: Vec<Request<W>>) -> Vec<Request<W>> {
     let mut waiting = Vec::with_capacity(requests.len());
     for request in requests {
         if request.progress.is_done() {
@@ -293,42 +311,49 @@ fn unanswered(requests: Vec<Request>) -> Vec<Request> {
 mod tests {
     use super::*;
 
-    fn progress(from: u64, to: u64) -> Progress {
+    /// Events of one asset are wanted, and of these the even ones.
+    struct Even;
+
+    impl Wanted for Even {
+        type Item = u64;
+
+        fn wants_asset(&self, asset: &str) -> bool {
+            asset == "A"
+        }
+
+        fn read(_: &str, record: &BorrowedMessage<'_>) -> Option<u64> {
+            u64::try_from(record.offset()).ok()
+        }
+
+        fn wants(&self, item: &u64) -> bool {
+            item.is_multiple_of(2)
+        }
+
+        fn size(_: &u64) -> usize {
+            100
+        }
+    }
+
+    fn progress(from: u64, to: u64) -> Progress<Even> {
         Progress::new(Range {
             partition: 0,
             from,
             to,
-            selection: Arc::new(Selection::from_query(Some("asset_uuid=A&id=x")).unwrap()),
+            wanted: Arc::new(Even),
         })
     }
 
-    fn event(offset: u64, asset: &str, id: &str) -> Arc<Frame> {
-        let id = Some(id.into());
-        Arc::new(Frame::new((0, offset), asset.into(), id, b"{}", None))
-    }
-
-    fn offsets(progress: &Progress) -> Vec<u64> {
-        progress
-            .page
-            .frames
-            .iter()
-            .map(|frame| frame.offset)
-            .collect()
+    fn offsets(progress: &Progress<Even>) -> Vec<u64> {
+        progress.page.items.iter().map(|item| **item).collect()
     }
 
     #[test]
     fn a_page_has_what_was_asked_for_and_no_more() {
         let mut progress = progress(2, 6);
-        for (offset, asset, id) in [
-            (0, "A", "x"),
-            (2, "A", "x"),
-            (3, "B", "x"),
-            (4, "A", "y"),
-            (7, "A", "x"),
-        ] {
-            progress.take(offset, Some(&event(offset, asset, id)));
+        for offset in [0, 2, 3, 4, 8] {
+            progress.take(offset, Some(&Arc::new(offset)));
         }
-        assert_eq!(offsets(&progress), [2]);
+        assert_eq!(offsets(&progress), [2, 4]);
         assert_eq!(progress.page.next, 6);
         assert!(progress.is_done());
     }
@@ -348,10 +373,20 @@ mod tests {
         let mut progress = progress(0, 1_000_000);
         let mut offset = 0;
         while !progress.is_done() {
-            progress.take(offset, Some(&event(offset, "A", "x")));
+            progress.take(offset, Some(&Arc::new(offset)));
             offset += 1;
         }
         assert_eq!(progress.page.next, offset);
         assert!(progress.bytes < PAGE_BYTES + 1024);
+    }
+
+    #[test]
+    fn a_page_without_a_find_ends_too() {
+        let mut progress = progress(0, u64::MAX);
+        for offset in 0..=PAGE_RECORDS as u64 {
+            progress.take(offset, None);
+        }
+        assert!(progress.is_done());
+        assert_eq!(progress.page.next, PAGE_RECORDS as u64);
     }
 }

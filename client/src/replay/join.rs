@@ -1,0 +1,326 @@
+//! When a subscription asks for what it may have missed, and for what. Pure: told the time, and what happens.
+//!
+//! The order of joining is: subscribe, and have the node know it; ask for everything from the last position that is
+//! known to be complete; take in the answer, which reaches up to the topic's end at the moment of the question; then
+//! go on live. Live events that come meanwhile wait in the [`Sequencer`].
+//!
+//! That the node one is connected to knows the subscription does not mean that the others do: for some milliseconds
+//! a forwarder's node may not pass events on yet. So the question is asked again, twice, and only then the connection
+//! counts as one that delivers. What a connection loses later, the next event of the asset shows; where there is no
+//! next event, a question from time to time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::service::ReplayError;
+use crate::event::Event;
+use crate::item::Item;
+use crate::sequencer::{Heads, Origin, Sequencer};
+
+/// After a connection was made, when to ask again. Nodes tell each other of subscriptions within milliseconds; a busy
+/// one may take a second.
+const AGAIN: [Duration; 2] = [Duration::from_millis(150), Duration::from_secs(1)];
+
+/// How often a subscription to single assets asks whether anything was missed, though nothing says so: costs a lookup
+/// in the service's memory for each asset.
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Rest between a question and the next while events wait: what they wait for is about to be written.
+const REST: Duration = Duration::from_millis(25);
+
+/// Rest before a question that found nobody is asked again; doubled with every failure.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Longest such rest.
+const MAX_RETRY: Duration = Duration::from_secs(2);
+
+/// How long events wait for an answer: longer than it takes to start the replay service again.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How far back a whole shard is asked for beyond its newest event: when a partition changes its forwarder, the old one
+/// may be ahead of the new one for a moment.
+const OVERLAP: Duration = Duration::from_secs(1);
+
+/// What a subscription watches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// One asset.
+    Asset(String),
+    /// All assets of a shard.
+    Shard(String),
+}
+
+/// What to ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Question {
+    pub(crate) scope: Scope,
+    /// For each partition the first offset asked for; none at first, when only the topic's end is asked for.
+    pub(crate) since: Heads,
+    /// Other first offsets, for the asset.
+    pub(crate) from: Heads,
+}
+
+/// A piece of an answer.
+#[derive(Debug)]
+pub(crate) enum Part {
+    /// How far the answer reaches.
+    Heads {
+        topic: String,
+        next: Heads,
+    },
+    /// What can no longer be had.
+    Gap(crate::item::Gap),
+    Event(Event),
+    /// The answer is complete.
+    End,
+    /// Nobody answers, or the answer broke off.
+    Failed(Arc<ReplayError>),
+}
+
+/// How far each partition has come, now and a moment ago.
+#[derive(Debug, Default)]
+struct Marks {
+    now: Heads,
+    before: Heads,
+    turned: Option<Instant>,
+}
+
+impl Marks {
+    fn note(&mut self, partition: u32, next: u64, now: Instant) {
+        let turned = *self.turned.get_or_insert(now);
+        if now.saturating_duration_since(turned) >= OVERLAP {
+            self.before.clone_from(&self.now);
+            self.turned = Some(now);
+        }
+        let mark = self.now.entry(partition).or_insert(next);
+        *mark = next.max(*mark);
+    }
+}
+
+#[derive(Debug)]
+struct Asked {
+    at: Instant,
+    /// Interruptions by then.
+    interruptions: u64,
+    /// Whether the connection has certainly delivered since before then.
+    proven: bool,
+    heads: Option<(String, Heads)>,
+}
+
+/// One subscription's joining.
+#[derive(Debug)]
+pub(crate) struct Join {
+    pub(crate) sequencer: Sequencer,
+    scope: Scope,
+    topic: Option<String>,
+    /// Everything below was asked for, or seen by somebody else before the subscription began.
+    since: Heads,
+    marks: Marks,
+    due: Option<Instant>,
+    /// Further questions after the last connection.
+    again: Vec<Instant>,
+    asked: Option<Asked>,
+    failures: u32,
+    waiting_since: Option<Instant>,
+    /// Whether there is anybody to ask.
+    enabled: bool,
+    check_interval: Duration,
+}
+
+impl Join {
+    /// A subscription that nobody is asked for until [`Self::begin`] or [`Self::begin_later`].
+    pub(crate) fn new(scope: Scope, check_interval: Duration) -> Self {
+        Self {
+            sequencer: Sequencer::default(),
+            scope,
+            enabled: false,
+            check_interval,
+            topic: None,
+            since: Heads::new(),
+            marks: Marks::default(),
+            due: None,
+            again: Vec::new(),
+            asked: None,
+            failures: 0,
+            waiting_since: None,
+        }
+    }
+
+    /// The subscription stands and begins at these offsets; where some lie in the past, `resumes` is true, and nothing
+    /// below is wanted.
+    pub(crate) fn begin(&mut self, topic: &str, since: Heads, resumes: bool, now: Instant) {
+        if resumes {
+            for (partition, next) in &since {
+                self.sequencer.begin_at(topic, *partition, *next);
+            }
+        }
+        self.topic = Some(topic.to_owned());
+        self.since = since;
+        self.connected(now);
+    }
+
+    /// The subscription stands, but nobody has answered yet: nothing waits for that.
+    pub(crate) fn begin_later(&mut self, now: Instant) {
+        self.enabled = true;
+        self.due = Some(now + RETRY);
+    }
+
+    /// The connection delivers from here on, perhaps: all that came before is asked for.
+    pub(crate) fn connected(&mut self, now: Instant) {
+        self.enabled = true;
+        self.sequencer.begin_filling();
+        self.sequencer.interrupted();
+        self.again = AGAIN.iter().rev().map(|after| now + *after).collect();
+        self.due = Some(now);
+    }
+
+    /// Events may have been missed.
+    pub(crate) fn interrupted(&mut self, now: Instant) {
+        self.sequencer.interrupted();
+        if self.enabled {
+            self.due = Some(now);
+        }
+    }
+
+    /// Takes in an event from a shard.
+    pub(crate) fn live(&mut self, event: Event, origin: Origin, now: Instant, out: &mut Vec<Item>) {
+        let at = event.cursor.as_ref().map(|it| (it.partition, it.offset));
+        let quiet = !self.sequencer.is_waiting();
+        self.sequencer.push(event, origin, out);
+        if self.sequencer.is_waiting() {
+            self.waiting_since.get_or_insert(now);
+            if quiet {
+                self.due = Some(now);
+            }
+        } else if let (Scope::Shard(_), Some((partition, offset))) = (&self.scope, at)
+            // Before, what has come says nothing about what has not.
+            && self.again.is_empty()
+        {
+            self.marks.note(partition, offset + 1, now);
+        }
+    }
+
+    /// When something is to be done at the latest.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let waits = self.waiting_since.filter(|_| self.failures > 0);
+        let patience = waits.map(|since| since + PATIENCE);
+        let due = self.due.filter(|_| self.asked.is_none());
+        [due, patience].into_iter().flatten().min()
+    }
+
+    /// Does what is due; the question to ask, if there is one.
+    pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Item>) -> Option<Question> {
+        if self
+            .waiting_since
+            .is_some_and(|since| now >= since + PATIENCE)
+            && self.failures > 0
+        {
+            self.waiting_since = None;
+            self.sequencer.give_up(out);
+        }
+        if self.asked.is_some() || self.due.is_none_or(|due| now < due) {
+            return None;
+        }
+        self.due = None;
+        self.again.retain(|at| *at > now);
+        self.asked = Some(Asked {
+            at: now,
+            interruptions: self.sequencer.positions().interruptions(),
+            proven: self.again.is_empty(),
+            heads: None,
+        });
+        Some(self.question())
+    }
+
+    fn question(&self) -> Question {
+        let mut since = self.since.clone();
+        let mut from = Heads::new();
+        let topic = self.topic.as_deref().unwrap_or_default();
+        match &self.scope {
+            Scope::Asset(asset) => {
+                let seen = self.sequencer.positions().seen(asset, topic);
+                let later = |(partition, next): &(u32, u64)| {
+                    since.get(partition).is_none_or(|since| next > since)
+                };
+                from = seen.filter(later).collect();
+                for (_, partition, first) in self.sequencer.missing(topic) {
+                    from.insert(partition, first);
+                }
+            }
+            Scope::Shard(_) => {
+                for (partition, mark) in &self.marks.before {
+                    let since = since.entry(*partition).or_insert(*mark);
+                    *since = (*mark).max(*since);
+                }
+                for (_, partition, first) in self.sequencer.missing(topic) {
+                    let since = since.entry(partition).or_insert(first);
+                    *since = first.min(*since);
+                }
+            }
+        }
+        let scope = self.scope.clone();
+        Question { scope, since, from }
+    }
+
+    /// Takes in a piece of the answer.
+    pub(crate) fn part(&mut self, part: Part, now: Instant, out: &mut Vec<Item>) {
+        let Some(asked) = &mut self.asked else { return };
+        // An answer that gets on is waited for.
+        if let Some(since) = &mut self.waiting_since {
+            *since = now;
+        }
+        match part {
+            Part::Heads { topic, next } => asked.heads = Some((topic, next)),
+            Part::Gap(gap) => out.push(Item::Gap(gap)),
+            Part::Event(event) => self.sequencer.fill(event, out),
+            Part::End => self.answered(now, out),
+            Part::Failed(_) => {
+                self.asked = None;
+                let rest = RETRY.saturating_mul(2_u32.saturating_pow(self.failures));
+                self.failures = self.failures.saturating_add(1);
+                self.due = Some(now + rest.min(MAX_RETRY));
+                if self.sequencer.is_waiting() {
+                    self.waiting_since.get_or_insert(now);
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, now: Instant, out: &mut Vec<Item>) {
+        let Some(asked) = self.asked.take() else {
+            return;
+        };
+        let Some((topic, heads)) = asked.heads else {
+            return;
+        };
+        self.failures = 0;
+        self.sequencer.begin_filling();
+        let first = self.topic.replace(topic.clone()).is_none();
+        self.sequencer
+            .complete((&topic, &heads), asked.interruptions, asked.proven, out);
+        for (partition, next) in heads {
+            let since = self.since.entry(partition).or_insert(next);
+            *since = next.max(*since);
+        }
+        let waits = self.sequencer.is_waiting();
+        self.waiting_since = waits.then_some(now);
+        self.due = match (self.again.last(), &self.scope) {
+            _ if waits || first => Some(now.max(asked.at + REST)),
+            (Some(again), _) => Some(*again),
+            (None, Scope::Asset(_)) => Some(now + self.check_interval),
+            (None, Scope::Shard(_)) => None,
+        };
+    }
+}
+
+/// The beginning of a subscription that resumes: after each cursor, and for all other partitions now.
+pub(crate) fn resume(heads: Heads, cursors: &BTreeMap<u32, u64>) -> Heads {
+    let mut since = heads;
+    for (partition, offset) in cursors {
+        since.insert(*partition, offset + 1);
+    }
+    since
+}

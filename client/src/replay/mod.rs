@@ -1,0 +1,11 @@
+//! What a subscription missed, asked of the replay service.
+//!
+//! [`join`] decides when and for what; [`service`] asks for all subscriptions of a client together ([`batch`]).
+
+mod batch;
+pub(crate) mod join;
+mod service;
+
+pub(crate) use join::{Join, Part, Scope};
+pub use service::ReplayError;
+pub(crate) use service::Replayer;

@@ -1,0 +1,206 @@
+//! A subscriber whose node is killed again and again, with a replay service: it has everything in the end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use ofa_client::{Event, Item};
+use ofa_e2e::forwarder::Settings;
+use ofa_e2e::load::Pace;
+use ofa_e2e::nats::Shard;
+use ofa_e2e::replay::Replay;
+use ofa_e2e::report;
+use ofa_e2e::router::Router;
+use ofa_e2e::scene::{Scene, say, scenario};
+use ofa_e2e::wait;
+use ofa_e2e::watch::Follower;
+use tokio::time::sleep;
+
+/// How often the node is killed; `OFA_REPLAY_KILLS` sets more.
+const KILLS: usize = 5;
+
+/// How long a subscriber may take to have everything in the end, on a machine that is busy with other things.
+const COMPLETE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Enough events that every millisecond without connection misses some.
+const PACE: Pace = Pace {
+    assets: 500,
+    rate: 5_000,
+};
+
+struct Stage {
+    shards: Vec<Shard>,
+    replay: Replay,
+    router: Router,
+}
+
+async fn stage(scene: &Scene) -> Result<Stage> {
+    let shards = scene.shards(1, 2).await?;
+    let urls = Settings::urls_of(&shards);
+    let broker = scene.broker().address();
+    let replay = Replay::start(&broker, scene.topic(), &urls, scene.folder()).await?;
+    let router = Router::with_replay(&urls, &replay, scene.folder()).await?;
+    Ok(Stage {
+        shards,
+        replay,
+        router,
+    })
+}
+
+fn events(items: &[Item]) -> impl Iterator<Item = &Event> {
+    items.iter().filter_map(|item| match item {
+        Item::Event(event) => Some(event),
+        _ => None,
+    })
+}
+
+/// Everything was received, in order, once, and nothing had to be announced as missing.
+async fn must_be_complete(
+    expected: &ofa_client::audit::Expected,
+    follower: &Follower,
+) -> Result<()> {
+    let list = || [(follower.shard().to_owned(), follower.items())];
+    let complete = async || {
+        let verdict = report::of_items(expected, &list());
+        Ok(verdict.after.lost == 0)
+    };
+    // The verdict below says what is missing.
+    let _ = wait::until("everything to be received", COMPLETE_TIMEOUT, complete).await;
+    let verdict = report::of_items(expected, &list());
+    let items = follower.items();
+    let gaps: Vec<String> = items
+        .iter()
+        .filter_map(|item| match item {
+            Item::Gap(gap) => Some(gap.to_string()),
+            _ => None,
+        })
+        .collect();
+    say(&format!("{} gaps; {verdict}", gaps.len()));
+    verdict.must_be_perfect()?;
+    ensure!(gaps.is_empty(), "announced as missing: {}", gaps.join("; "));
+    Ok(())
+}
+
+/// How long after each kill the events that were written meanwhile had all arrived: the latest arrival of those that
+/// came more than 100 ms after they were written.
+fn catch_up_times(items: &[Item], kills: &[(Instant, jiff::Timestamp)]) -> Vec<f64> {
+    let late = |event: &&Event| {
+        let written = event
+            .parsed()
+            .ok()?
+            .timestamp()?
+            .parse::<jiff::Timestamp>()
+            .ok()?;
+        let delay = event.received_at.duration_since(written).as_secs_f64();
+        (delay > 0.1).then_some((written, event.received_at))
+    };
+    let late: Vec<_> = events(items).filter_map(|event| late(&event)).collect();
+    let of_kill = |(index, (_, at)): (usize, &(Instant, jiff::Timestamp))| {
+        let until = kills.get(index + 1).map(|(_, at)| *at);
+        let after = late
+            .iter()
+            .filter(|(_, arrived)| arrived >= at && until.is_none_or(|until| *arrived < until));
+        let last = after.map(|(_, arrived)| *arrived).max();
+        last.map_or(0.0, |last| last.duration_since(*at).as_secs_f64())
+    };
+    kills.iter().enumerate().map(of_kill).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_missing_however_often_the_node_is_killed() {
+    scenario("subscriber-replays", async |scene| {
+        let Stage {
+            mut shards,
+            replay,
+            router,
+        } = stage(scene).await?;
+        let _forwarder = scene.forwarder("f1", &shards).await?;
+        let follower = Follower::start(router.url(), shards[0].name(), "follower").await?;
+        shards[0].node_of_client("follower").await?;
+        let kills = std::env::var("OFA_REPLAY_KILLS").ok();
+        let kills = kills.and_then(|it| it.parse().ok()).unwrap_or(KILLS);
+        let load = scene.load(PACE)?;
+        let mut killed = Vec::new();
+        for _ in 0..kills {
+            sleep(Duration::from_secs(1)).await;
+            let node = shards[0].node_of_client("follower").await?;
+            killed.push((Instant::now(), jiff::Timestamp::now()));
+            shards[0].kill(node)?;
+            sleep(Duration::from_millis(1500)).await;
+            shards[0].restart(node).await?;
+        }
+        sleep(Duration::from_secs(1)).await;
+        let expected = scene.settle(load).await?;
+        must_be_complete(&expected, &follower).await?;
+        let items = follower.items();
+        let reconnects = items
+            .iter()
+            .filter(|item| matches!(item, Item::Reconnected { .. }));
+        ensure!(
+            reconnects.count() >= kills,
+            "the node was to be lost {kills} times"
+        );
+        let from_memory = replay
+            .metric("serving_replayed_events_total", "Memory")
+            .await?;
+        ensure!(
+            from_memory > 0.0,
+            "nothing was sent again, so nothing was tested"
+        );
+        let mut times = catch_up_times(&items, &killed);
+        times.sort_by(f64::total_cmp);
+        say(&format!(
+            "after a kill complete within (s): median {:.3}, worst {:.3}; sent again {from_memory}",
+            times[times.len() / 2],
+            times[times.len() - 1]
+        ));
+        Ok(())
+    })
+    .await;
+}
+
+/// No event follows what was missed, so none can tell: the client asks.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_quiet_asset_sent_meanwhile_arrives_without_a_further_event() {
+    scenario("subscriber-replays-quiet", async |scene| {
+        let Stage {
+            mut shards,
+            replay: _replay,
+            router,
+        } = stage(scene).await?;
+        let _forwarder = scene.forwarder("f1", &shards).await?;
+        let follower = Follower::start(router.url(), shards[0].name(), "follower").await?;
+        let node = shards[0].node_of_client("follower").await?;
+        let load = scene.load(PACE)?;
+        sleep(Duration::from_secs(1)).await;
+        shards[0].kill(node)?;
+        // Ends while the subscriber looks for another node, or soon after.
+        let expected = scene.settle(load).await?;
+        must_be_complete(&expected, &follower).await
+    })
+    .await;
+}
+
+/// The service is killed with the node: what is missed waits until it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_service_that_is_killed_too_costs_time_and_no_events() {
+    scenario("subscriber-replays-service-killed", async |scene| {
+        let Stage {
+            mut shards,
+            mut replay,
+            router,
+        } = stage(scene).await?;
+        let _forwarder = scene.forwarder("f1", &shards).await?;
+        let follower = Follower::start(router.url(), shards[0].name(), "follower").await?;
+        let node = shards[0].node_of_client("follower").await?;
+        let load = scene.load(PACE)?;
+        sleep(Duration::from_secs(1)).await;
+        replay.kill()?;
+        shards[0].kill(node)?;
+        sleep(Duration::from_secs(1)).await;
+        replay.restart(scene.folder()).await?;
+        sleep(Duration::from_secs(1)).await;
+        let expected = scene.settle(load).await?;
+        must_be_complete(&expected, &follower).await
+    })
+    .await;
+}
