@@ -2,7 +2,7 @@
 # Variables: OFA_CACHE (where servers and tools are installed), and those named below.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench soak fmt lint generate check-generated
+.PHONY: help demo test e2e-swarm bench soak fmt lint generate check-generated
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,6 +12,9 @@ demo: ## the whole on this machine, with a live view (DEMO_SECONDS=30, REPLAY=fi
 
 test: ## all tests, against real servers
 	@e2e/tools/test
+
+e2e-swarm: ## a factory on a Docker Swarm of three engines, a shard rolled under load (root; five minutes)
+	@e2e/tools/e2e-swarm
 
 bench: ## the benchmarks, one line each
 	@e2e/tools/bench

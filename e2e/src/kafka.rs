@@ -1,7 +1,7 @@
 //! A real broker, and what a scenario asks of it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,6 +59,21 @@ impl Broker {
         let mut broker = Self {
             folder: folder.to_owned(),
             listener: ports::free()?,
+            controller: ports::free()?,
+            process: None,
+        };
+        broker.run().await?;
+        Ok(broker)
+    }
+
+    /// Starts a broker that listens on another address of this machine than its loopback.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn start_on(address: IpAddr, folder: &Path) -> Result<Self> {
+        let mut broker = Self {
+            folder: folder.to_owned(),
+            listener: SocketAddr::new(address, ports::free()?.port()),
             controller: ports::free()?,
             process: None,
         };

@@ -16,6 +16,7 @@ pub mod replay;
 pub mod report;
 pub mod router;
 pub mod scene;
+pub mod swarm;
 pub mod tools;
 pub mod wait;
 pub mod watch;

@@ -127,7 +127,9 @@ impl Operator {
     }
 }
 
-fn is_settled(object: &Value) -> bool {
+/// Whether an object of `operator status` is as asked for, in its present generation.
+#[must_use]
+pub fn is_settled(object: &Value) -> bool {
     let conditions = object["status"]["conditions"].as_array();
     let is = |kind: &str, wanted: &str| {
         conditions.is_some_and(|all| {

@@ -8,6 +8,7 @@ use ofa_crds::kafka::KafkaSettings;
 
 use crate::kube::KubernetesArgs;
 use crate::plan;
+use crate::platform::swarm::SwarmArgs;
 use crate::run::{self, RunError};
 use crate::status_table;
 
@@ -39,6 +40,8 @@ pub enum PlatformKind {
     Local,
     /// The Kubernetes API of the cluster around it, or of KUBECONFIG.
     Kubernetes,
+    /// A Docker Swarm.
+    Swarm,
 }
 
 /// `operator run`.
@@ -48,7 +51,7 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value = "local")]
     pub platform: PlatformKind,
     /// Folder with the YAML of the resources; it is watched. On Kubernetes they are in its API
-    #[arg(long, required_if_eq("platform", "local"))]
+    #[arg(long, required_if_eq_any([("platform", "local"), ("platform", "swarm")]))]
     pub resources: Option<PathBuf>,
     /// Where state is kept
     #[command(flatten)]
@@ -71,6 +74,9 @@ pub struct RunArgs {
     /// On Kubernetes
     #[command(flatten)]
     pub kubernetes: KubernetesArgs,
+    /// On a Docker Swarm
+    #[command(flatten)]
+    pub swarm: SwarmArgs,
     /// How to reach Kafka where a resource does not say
     #[command(flatten)]
     pub kafka: KafkaSettings,

@@ -20,7 +20,9 @@ use crate::kube::{self, KubeError};
 use crate::metrics::Metrics;
 use crate::platform::kubernetes::KubernetesPlatform;
 use crate::platform::local::LocalPlatform;
-use crate::platform::local::store::StateDirError;
+use crate::platform::local::store::{StateDir, StateDirError};
+use crate::platform::swarm::{KeptState, SwarmError, SwarmPlatform};
+use crate::platform::{DeploymentPlatform, PlatformError};
 use crate::reconciler::Reconciler;
 use crate::resources::{Folder, Store};
 
@@ -62,6 +64,12 @@ pub enum RunError {
     /// The Kubernetes API cannot be used.
     #[error(transparent)]
     Kubernetes(#[from] KubeError),
+    /// The Swarm cannot be used.
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    /// What the platform keeps of an earlier operator cannot be had.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
     /// The address for metrics is taken.
     #[error("cannot listen on {address} (--listen): {source}; choose another address")]
     Listen {
@@ -89,6 +97,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     match args.platform {
         PlatformKind::Local => run_local(args, metrics, &stop).await,
         PlatformKind::Kubernetes => run_kubernetes(args, metrics, &stop).await,
+        PlatformKind::Swarm => run_swarm(args, metrics, &stop).await,
     }
 }
 
@@ -123,17 +132,57 @@ async fn run_local(
     metrics: Metrics,
     stop: &CancellationToken,
 ) -> Result<(), RunError> {
-    // The command line has seen to it that there is one.
-    let resources = args.resources.unwrap_or_default();
-    std::fs::read_dir(&resources).map_err(|source| RunError::Folder {
-        path: resources.clone(),
-        source,
-    })?;
+    let folder = resources(&args)?;
+    let keep = args.keep;
     let platform = Arc::new(LocalPlatform::open(&args.state.state_dir)?);
-    let store = Store::open(platform.state_dir()).map_err(RunError::State)?;
-    let mut reconciler = Reconciler {
-        state: platform.state_dir().to_owned(),
-        platform: platform.clone(),
+    let state = platform.state_dir().to_owned();
+    let mut reconciler = reconciler(args, metrics, platform.clone(), state)?;
+    watch_and_reconcile(&mut reconciler, folder, None, stop).await;
+    if keep {
+        info!("ends; all processes go on");
+    } else {
+        info!("ends; stopping all processes");
+        platform.shutdown().await;
+    }
+    Ok(())
+}
+
+async fn run_swarm(
+    args: RunArgs,
+    metrics: Metrics,
+    stop: &CancellationToken,
+) -> Result<(), RunError> {
+    let folder = resources(&args)?;
+    let state = StateDir::open(&args.state.state_dir)?;
+    let platform = Arc::new(SwarmPlatform::open(&args.swarm).await?);
+    let mut kept = platform.kept_state();
+    kept.restore(state.path()).await?;
+    let mut reconciler = reconciler(args, metrics, platform, state.path().to_owned())?;
+    watch_and_reconcile(&mut reconciler, folder, Some(kept), stop).await;
+    info!("ends; all services go on");
+    Ok(())
+}
+
+/// The command line has seen to it that there is a folder.
+fn resources(args: &RunArgs) -> Result<Folder, RunError> {
+    let path = args.resources.clone().unwrap_or_default();
+    match std::fs::read_dir(&path) {
+        Ok(_) => Ok(Folder::new(path)),
+        Err(source) => Err(RunError::Folder { path, source }),
+    }
+}
+
+fn reconciler(
+    args: RunArgs,
+    metrics: Metrics,
+    platform: Arc<dyn DeploymentPlatform>,
+    state: PathBuf,
+) -> Result<Reconciler, RunError> {
+    let store = Store::open(&state).map_err(RunError::State)?;
+    info!(folder = %args.resources.unwrap_or_default().display(), state = %state.display(), "begins");
+    Ok(Reconciler {
+        state,
+        platform,
         control: Arc::new(KafkaControlPlane::new(&args.control_topic)),
         settings: Settings {
             kafka: args.kafka,
@@ -144,21 +193,13 @@ async fn run_local(
         store,
         metrics,
         written: None,
-    };
-    info!(folder = %resources.display(), state = %platform.state_dir().display(), "begins");
-    watch_and_reconcile(&mut reconciler, Folder::new(resources), stop).await;
-    if args.keep {
-        info!("ends; all processes go on");
-    } else {
-        info!("ends; stopping all processes");
-        platform.shutdown().await;
-    }
-    Ok(())
+    })
 }
 
 async fn watch_and_reconcile(
     reconciler: &mut Reconciler,
     mut folder: Folder,
+    mut kept: Option<KeptState>,
     stop: &CancellationToken,
 ) {
     let mut changes = reconciler.platform.watch();
@@ -188,10 +229,20 @@ async fn watch_and_reconcile(
             news.mark_unchanged();
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = reconciler.reconcile_all() => {}
+                () = reconcile_and_keep(reconciler, kept.as_mut()) => {}
             }
         }
     }
+}
+
+/// Kept before anything is made, too: what runs must never belong to resources that nobody remembers.
+async fn reconcile_and_keep(reconciler: &mut Reconciler, kept: Option<&mut KeptState>) {
+    let Some(kept) = kept else {
+        return reconciler.reconcile_all().await;
+    };
+    kept.keep(&reconciler.state).await;
+    reconciler.reconcile_all().await;
+    kept.keep(&reconciler.state).await;
 }
 
 fn start_logging(args: &RunArgs) -> Result<(), RunError> {

@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use conformance::{Fixture, Foreign, owner, with_limits, with_required_spread};
+use conformance::{Fixture, Foreign, owner};
+use ofa_crds::api::{Resources, Spread, SpreadMode};
 use ofa_operator::platform::local::LocalPlatform;
 use ofa_operator::platform::local::store::StateDirError;
 use ofa_operator::platform::{
@@ -168,6 +169,18 @@ conforms!(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_done_is_named_before_anything_is_changed() {
+    fn with_limits(workload: &mut Workload) {
+        workload.resources = Resources {
+            limits: [("memory".to_owned(), "64Mi".to_owned())].into(),
+            ..Resources::default()
+        };
+    }
+    fn with_required_spread(workload: &mut Workload) {
+        workload.spread = Spread {
+            mode: SpreadMode::Required,
+            ..Spread::default()
+        };
+    }
     fn on_host(workload: &mut Workload) {
         workload.ports = vec![Port {
             host_port: Some(80),

@@ -2,6 +2,9 @@
 
 pub mod kubernetes;
 pub mod local;
+pub mod plan;
+mod probe;
+pub mod swarm;
 mod workload;
 
 use async_trait::async_trait;
@@ -34,6 +37,19 @@ pub enum PlatformError {
         /// Whose it is.
         owner: String,
     },
+    /// Instances that must lie apart cannot.
+    #[error(
+        "{id} asks for {wanted} hosts (spread.mode Required) and {hosts} can be used; add hosts, ask for fewer instances, \
+         or set spread.mode to Preferred"
+    )]
+    TooFewHosts {
+        /// The workload.
+        id: WorkloadId,
+        /// Hosts needed.
+        wanted: u16,
+        /// Hosts that can be used.
+        hosts: usize,
+    },
     /// A workload needs a secret that is not there.
     #[error("secret {0} is missing: {1}")]
     MissingSecret(String, String),
@@ -57,6 +73,7 @@ impl PlatformError {
         match self {
             Self::Unsupported { .. } => "Unsupported",
             Self::NameConflict { .. } => "NameConflict",
+            Self::TooFewHosts { .. } => "TooFewHosts",
             Self::MissingSecret(..) => "SecretMissing",
             Self::NotFound(_) => "NotFound",
             Self::Failed { .. } => "PlatformFailed",
@@ -68,7 +85,10 @@ impl PlatformError {
     pub const fn is_permanent(&self) -> bool {
         matches!(
             self,
-            Self::Unsupported { .. } | Self::NameConflict { .. } | Self::MissingSecret(..)
+            Self::Unsupported { .. }
+                | Self::NameConflict { .. }
+                | Self::TooFewHosts { .. }
+                | Self::MissingSecret(..)
         )
     }
 }

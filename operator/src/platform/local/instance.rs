@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::At;
-use super::probe::Prober;
 use super::process::ProcessId;
 use crate::platform::Phase;
+use crate::platform::plan::At;
+use crate::platform::probe::Prober;
 
 /// Pause before the first restart of a program that ended unasked; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);

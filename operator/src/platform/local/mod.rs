@@ -8,8 +8,6 @@ mod addresses;
 pub mod command;
 mod instance;
 pub mod names;
-pub mod plan;
-mod probe;
 mod process;
 pub mod programs;
 mod records;

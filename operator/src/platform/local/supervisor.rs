@@ -13,11 +13,11 @@ use tracing::{info, warn};
 use super::addresses::Addresses;
 use super::command;
 use super::instance::{Live, Record, Stopping, now_ms};
-use super::plan::{Action, At, InstanceView, View, plan};
-use super::probe::{Prober, Target};
 use super::process;
 use super::records::{Managed, instance_directory, workload_directory};
 use super::secrets::SecretFiles;
+use crate::platform::plan::{Action, At, InstanceView, View, plan};
+use crate::platform::probe::{Prober, Target};
 use crate::platform::{
     InstanceState, PlatformError, StopSignal, Workload, WorkloadId, WorkloadKind, WorkloadState,
 };
@@ -278,7 +278,7 @@ impl Supervisor {
             return;
         };
         let target = Target {
-            host,
+            host: host.to_string(),
             env,
             directory: instance_directory(&self.directory, id, ordinal),
             age,

@@ -1,7 +1,6 @@
 //! Asks instances for their state.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -15,14 +14,17 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::programs;
-use crate::platform::{Check, Probe, Probes};
+use super::local::programs;
+use super::{Check, Probe, Probes};
 
 /// Where and how an instance is asked.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
-    pub(super) host: Ipv4Addr,
+    /// Its name or address.
+    pub(super) host: String,
+    /// Environment of commands that are run to ask it.
     pub(super) env: BTreeMap<String, String>,
+    /// Their directory.
     pub(super) directory: PathBuf,
     /// How long the instance runs already.
     pub(super) age: Duration,
@@ -182,7 +184,7 @@ impl Asker {
     }
 
     async fn check(&self, check: &Check) -> Result<(), String> {
-        let host = self.target.host;
+        let host = self.target.host.as_str();
         match check {
             Check::Tcp { port } => match TcpStream::connect((host, *port)).await {
                 Ok(_) => Ok(()),

@@ -1,6 +1,6 @@
 //! What to do next with a workload's instances: a pure decision.
 
-use crate::platform::UpdateStrategy;
+use super::UpdateStrategy;
 
 /// What is asked for and what there is.
 #[derive(Debug, Clone, PartialEq, Eq)]
