@@ -106,7 +106,8 @@ async fn a_factory_runs_and_a_shard_is_rolled_under_load() -> Result<()> {
     say(&format!(
         "{written} events at 5,000 a second: {gaps} gaps announced, {report:?}"
     ));
-    ensure!(report.lost_silently == 0 && report.reordered == 0 && report.duplicates_after == 0);
+    // What the subscriber missed while it changed nodes, the replay service has sent again.
+    ensure!(report.is_perfect(), "{report:?}");
     ensure!(report.events == written);
 
     swarm.on_manager(&["stack", "rm", "fanout"])?;

@@ -132,6 +132,28 @@ fn the_factory() {
 }
 
 #[test]
+fn the_factory_on_a_swarm_asks_for_nothing_that_a_swarm_cannot_do() {
+    let shards = example("swarm/resources/shards.yaml");
+    let known: Vec<NatsShard> = shards.iter().map(known).collect();
+    let nodes = shards.iter().map(|manifest| {
+        let (valid, hosts) = shard(manifest);
+        shard_build::build(&valid, &conf::Conf::of(&valid, &hosts, &credentials()))
+    });
+    let mut all: Vec<Workload> = nodes.collect();
+    all.push(pool(&example("swarm/resources/pool.yaml")[0], &known));
+    for name in ["router", "replay"] {
+        let file = format!("swarm/resources/{name}.yaml");
+        all.push(plain(&example(&file), name));
+    }
+    for workload in &all {
+        ofa_operator::platform::swarm::check(workload).unwrap();
+    }
+    // What only Kubernetes and processes can do is told.
+    let refused = plain(&example("factory/router.yaml"), "router");
+    assert!(ofa_operator::platform::swarm::check(&refused).is_err());
+}
+
+#[test]
 fn the_smallest_of_each_kind() {
     let smallest = example("natsshard.yaml");
     let (valid, hosts) = shard(&smallest[0]);
