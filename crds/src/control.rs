@@ -3,6 +3,7 @@
 //! | key | value | written by |
 //! |---|---|---|
 //! | `map/<pool>` | [`ShardMap`](crate::ShardMap) as JSON | the operator |
+//! | `mixed/<pool>` | [`MixedPartitions`] as JSON, a tombstone when nothing is known of any | the replay service |
 //! | `ack/<pool>/<role>/<member>` | [`Ack`] as JSON, a tombstone when the member leaves | forwarders, routers |
 //!
 //! Nothing else connects the operator with the data plane, so the data plane runs on without it.
@@ -45,12 +46,30 @@ pub struct Ack {
     pub at_ms: i64,
 }
 
+/// Assets that have events on two partitions, so that their order is that of each partition only: their producers
+/// place keys by different rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MixedPartitions {
+    /// How many such assets were found.
+    pub assets: u64,
+    /// The last one.
+    pub example: String,
+    /// Two partitions that it has events on.
+    pub partitions: [u32; 2],
+}
+
 /// A key of the control topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ControlKey {
     /// A pool's shard map.
     Map {
         /// `<namespace>.<name>` of the ForwarderPool, or any name a stand-alone pool goes by.
+        pool: String,
+    },
+    /// What is known of assets on two partitions of a pool's topic.
+    Mixed {
+        /// The pool that forwards the topic.
         pool: String,
     },
     /// One member's acknowledgement.
@@ -66,13 +85,16 @@ pub enum ControlKey {
 
 /// A key that is none of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("'{0}' is no key of the control topic (map/<pool> or ack/<pool>/<role>/<member>)")]
+#[error(
+    "'{0}' is no key of the control topic (map/<pool>, mixed/<pool> or ack/<pool>/<role>/<member>)"
+)]
 pub struct ControlKeyError(String);
 
 impl fmt::Display for ControlKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Map { pool } => write!(f, "map/{pool}"),
+            Self::Mixed { pool } => write!(f, "mixed/{pool}"),
             Self::Ack { pool, role, member } => write!(f, "ack/{pool}/{}/{member}", role.as_str()),
         }
     }
@@ -85,6 +107,9 @@ impl FromStr for ControlKey {
         let parts: Vec<&str> = text.split('/').collect();
         match parts[..] {
             ["map", pool] if !pool.is_empty() => Ok(Self::Map {
+                pool: pool.to_owned(),
+            }),
+            ["mixed", pool] if !pool.is_empty() => Ok(Self::Mixed {
                 pool: pool.to_owned(),
             }),
             ["ack", pool, role, member] if !pool.is_empty() && !member.is_empty() => {
@@ -112,6 +137,7 @@ mod tests {
     fn keys_read_back_as_written() {
         for text in [
             "map/plant.line-1",
+            "mixed/plant.line-1",
             "ack/plant.line-1/forwarder/f-0",
             "ack/p/router/r",
         ] {

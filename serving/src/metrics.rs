@@ -53,6 +53,7 @@ pub struct Metrics {
     replayed: Family<SourceLabels, Counter>,
     replay_gaps: Counter,
     replay_memory: Gauge,
+    mixed_assets: Gauge,
 }
 
 /// Counts an open stream until dropped.
@@ -132,6 +133,12 @@ impl Metrics {
             "Bytes of events kept for clients that come back",
             replay_memory.clone(),
         );
+        let mixed_assets = Gauge::default();
+        registry.register(
+            "assets_on_two_partitions",
+            "Assets whose producers place keys by different rules, so that the order of their events holds on each partition only",
+            mixed_assets.clone(),
+        );
         let build = Info::new([("service", service), ("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The running program", build);
         Self {
@@ -147,6 +154,7 @@ impl Metrics {
             replayed,
             replay_gaps,
             replay_memory,
+            mixed_assets,
         }
     }
 
@@ -184,6 +192,12 @@ impl Metrics {
     /// Counts a gap that a client was told.
     pub fn replay_gap(&self) {
         self.replay_gaps.inc();
+    }
+
+    /// Notes how many assets were found on two partitions.
+    pub fn mixed_assets(&self, assets: u64) {
+        self.mixed_assets
+            .set(i64::try_from(assets).unwrap_or(i64::MAX));
     }
 
     /// Notes how much is kept in memory.

@@ -120,6 +120,8 @@ pub(crate) struct Join {
     since: Heads,
     marks: Marks,
     due: Option<Instant>,
+    /// Whether all questions after the last connection were answered.
+    proven: bool,
     /// Further questions after the last connection.
     again: Vec<Instant>,
     asked: Option<Asked>,
@@ -142,6 +144,7 @@ impl Join {
             since: Heads::new(),
             marks: Marks::default(),
             due: None,
+            proven: false,
             again: Vec::new(),
             asked: None,
             failures: 0,
@@ -173,6 +176,7 @@ impl Join {
         self.enabled = true;
         self.sequencer.begin_filling();
         self.sequencer.interrupted();
+        self.proven = false;
         self.again = AGAIN.iter().rev().map(|after| now + *after).collect();
         self.due = Some(now);
     }
@@ -197,7 +201,7 @@ impl Join {
             }
         } else if let (Scope::Shard(_), Some((partition, offset))) = (&self.scope, at)
             // Before, what has come says nothing about what has not.
-            && self.again.is_empty()
+            && self.proven
         {
             self.marks.note(partition, offset + 1, now);
         }
@@ -297,6 +301,7 @@ impl Join {
             return;
         };
         self.failures = 0;
+        self.proven |= asked.proven && self.again.is_empty();
         self.sequencer.begin_filling();
         let first = self.topic.replace(topic.clone()).is_none();
         self.sequencer

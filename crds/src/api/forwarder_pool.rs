@@ -222,6 +222,10 @@ pub struct ForwarderPoolStatus {
     /// What the autoscaler does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingStatus>,
+    /// Assets that the replay service has found on two partitions of the topic: the order of their events is kept on
+    /// each partition only. Let all their producers use one partitioner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mixed_partitions: Option<MixedPartitionsStatus>,
 }
 
 /// What the autoscaler does.
@@ -238,4 +242,16 @@ pub struct AutoscalingStatus {
     /// Since when fewer forwarders would do (RFC 3339, UTC).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quiet_since: Option<String>,
+}
+
+/// Assets on two partitions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MixedPartitionsStatus {
+    /// How many were found.
+    pub assets: u64,
+    /// UUID of the last one.
+    pub example: String,
+    /// Two partitions that it has events on.
+    pub partitions: Vec<u32>,
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::{KafkaSettings, KafkaSettingsError};
-use crate::control::{Ack, ControlKey, ControlRole};
+use crate::control::{Ack, ControlKey, ControlRole, MixedPartitions};
 use crate::shard_map::ShardMap;
 
 /// The topic is a small table: one partition keeps the order of a map and its acknowledgements.
@@ -63,6 +63,8 @@ pub struct ControlState {
     pub maps: BTreeMap<String, Arc<ShardMap>>,
     /// The newest acknowledgement of each (pool, role, member).
     pub acks: BTreeMap<(String, ControlRole, String), Ack>,
+    /// For each pool, the assets that were found on two partitions.
+    pub mixed: BTreeMap<String, MixedPartitions>,
 }
 
 impl ControlState {
@@ -90,6 +92,12 @@ impl ControlState {
         match (key, value) {
             (ControlKey::Map { pool }, None) => self.maps.remove(&pool).is_some(),
             (ControlKey::Map { pool }, Some(json)) => self.apply_map(pool, json),
+            (ControlKey::Mixed { pool }, None) => self.mixed.remove(&pool).is_some(),
+            (ControlKey::Mixed { pool }, Some(json)) => {
+                serde_json::from_slice(json).is_ok_and(|mixed: MixedPartitions| {
+                    self.mixed.insert(pool, mixed.clone()) != Some(mixed)
+                })
+            }
             (ControlKey::Ack { pool, role, member }, None) => {
                 self.acks.remove(&(pool, role, member)).is_some()
             }
@@ -203,6 +211,22 @@ impl ControlTopic {
             None,
         )
         .await
+    }
+
+    /// Tells what is known of assets on two partitions of a pool's topic; `None` for nothing.
+    ///
+    /// # Errors
+    /// When Kafka does not take it.
+    pub async fn publish_mixed(
+        &self,
+        pool: &str,
+        mixed: Option<&MixedPartitions>,
+    ) -> Result<(), ControlError> {
+        let key = ControlKey::Mixed {
+            pool: pool.to_owned(),
+        };
+        let json = mixed.map(serde_json::to_vec).transpose()?;
+        self.write(&key, json.as_deref()).await
     }
 
     /// Says that a member acts by `epoch`.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use ofa_crds::kafka::{ControlError, ControlState, ControlTopic, KafkaSettings};
-use ofa_crds::{ControlRole, ShardMap};
+use ofa_crds::{ControlRole, MixedPartitions, ShardMap};
 use parking_lot::Mutex;
 use rdkafka::error::KafkaError;
 use thiserror::Error;
@@ -67,6 +67,8 @@ pub struct Published {
     pub map: Option<Arc<ShardMap>>,
     /// The epoch each forwarder acts by.
     pub acknowledged: BTreeMap<String, u64>,
+    /// Assets that were found on two partitions of the topic.
+    pub mixed: Option<MixedPartitions>,
 }
 
 /// Kafka as the operator uses it.
@@ -206,6 +208,7 @@ impl ControlPlane for KafkaControlPlane {
             acknowledged: of_pool
                 .map(|((_, _, member), ack)| (member.clone(), ack.epoch))
                 .collect(),
+            mixed: state.mixed.get(&pool.name).cloned(),
         })
     }
 

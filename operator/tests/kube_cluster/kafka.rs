@@ -66,7 +66,11 @@ impl ControlPlane for Kafka {
         let all = ListParams::default().labels("app.kubernetes.io/name=forwarder-pool");
         let pods = pods.list(&all).await.unwrap();
         let acknowledged = pods.iter().map(|pod| (pod.name_any(), epoch)).collect();
-        Ok(Published { map, acknowledged })
+        Ok(Published {
+            map,
+            acknowledged,
+            mixed: None,
+        })
     }
 
     async fn publish(&self, pool: &PoolRef, map: &ShardMap) -> Result<(), ControlPlaneError> {

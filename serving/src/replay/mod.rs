@@ -7,6 +7,8 @@
 //! as Kafka tells it after the question came ([`heads`]), so an answer has everything that a forwarder can have
 //! published before.
 //!
+//! Whoever reads all partitions sees which assets have events on two of them ([`mixed`]).
+//!
 //! The service keeps nothing on disk: any number of replicas can stand behind one name, and any of them answers.
 
 mod answer;
@@ -14,6 +16,7 @@ mod api;
 mod encode;
 mod heads;
 mod lanes;
+mod mixed;
 mod record;
 mod ring;
 mod settings;
@@ -22,6 +25,7 @@ mod tail;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use ofa_crds::kafka::ControlTopic;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -50,11 +54,16 @@ pub async fn run(
     let metrics = Arc::new(Metrics::new("replay"));
     let unread = format!("the topic {} is not read yet", args.topic);
     let (sender, status) = watch::channel(Status::NotReady(unread));
+    let routing = router::look(&args.kafka, &args.map, &metrics)?;
+    let (reports, found) = watch::channel(None);
+    let control = ControlTopic::new(&args.kafka, &args.map.shard_map_topic)?;
+    tokio::spawn(mixed::tell(control, routing.clone(), found, stop.clone()));
     let reader = Reader {
         consumer: Reader::consumer(&args.kafka)?,
         topic: args.topic.clone(),
         bytes: args.memory(),
         status: sender,
+        reports,
         metrics: Arc::clone(&metrics),
         stop: stop.clone(),
     };
@@ -67,7 +76,7 @@ pub async fn run(
             metrics: Arc::clone(&metrics),
         },
         status,
-        routing: router::look(&args.kafka, &args.map, &metrics)?,
+        routing,
         stop: stop.clone(),
     };
     info!(topic = args.topic, address = %listener.local_addr()?, "the replay service listens");

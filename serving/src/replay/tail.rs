@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ofa_crds::MixedPartitions;
 use ofa_crds::kafka::KafkaSettings;
 use parking_lot::Mutex;
 use rdkafka::consumer::Consumer as _;
@@ -17,6 +18,7 @@ use tracing::{info, warn};
 
 use super::heads;
 use super::lanes::Lanes;
+use super::mixed::Mixed;
 use super::record::Record;
 use super::ring::{Found, Ring};
 use crate::kafka;
@@ -117,6 +119,7 @@ pub(super) struct Reader {
     pub(super) topic: String,
     pub(super) bytes: usize,
     pub(super) status: watch::Sender<Status>,
+    pub(super) reports: watch::Sender<Option<MixedPartitions>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stop: CancellationToken,
 }
@@ -201,9 +204,10 @@ impl Reader {
     fn read(&self, tail: &Arc<Tail>, starts: &[u64]) -> Result<Ended, TailError> {
         self.assign(starts).map_err(|source| self.failed(source))?;
         let mut pending: BTreeSet<i32> = (0..).take(starts.len()).collect();
+        let mut mixed = Mixed::new(self.reports.clone(), Arc::clone(&self.metrics));
         let mut checked_at = Instant::now();
         while !self.stop.is_cancelled() {
-            if let Some(ended) = self.batch(tail, &mut pending)? {
+            if let Some(ended) = self.batch(tail, &mut mixed, &mut pending)? {
                 return Ok(ended);
             }
             self.announce(tail, &pending);
@@ -222,11 +226,16 @@ impl Reader {
     }
 
     /// Takes in what has arrived.
-    fn batch(&self, tail: &Tail, pending: &mut BTreeSet<i32>) -> Result<Option<Ended>, TailError> {
+    fn batch(
+        &self,
+        tail: &Tail,
+        mixed: &mut Mixed,
+        pending: &mut BTreeSet<i32>,
+    ) -> Result<Option<Ended>, TailError> {
         let mut wait = POLL;
         for _ in 0..BATCH {
             match self.consumer.poll(wait) {
-                Some(Ok(record)) => take(&record, tail),
+                Some(Ok(record)) => take(&record, tail, mixed),
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     pending.remove(&partition);
                 }
@@ -271,12 +280,15 @@ impl Reader {
     }
 }
 
-fn take(record: &BorrowedMessage<'_>, tail: &Tail) {
+fn take(record: &BorrowedMessage<'_>, tail: &Tail, mixed: &mut Mixed) {
     let partition = usize::try_from(record.partition()).unwrap_or(usize::MAX);
     let (Some(ring), Ok(offset)) = (tail.rings.get(partition), u64::try_from(record.offset()))
     else {
         return;
     };
     let event = Record::of(record);
+    if let (Some(event), Ok(partition)) = (&event, u32::try_from(record.partition())) {
+        mixed.note(event, partition);
+    }
     ring.lock().push(offset, event);
 }

@@ -122,6 +122,8 @@ impl Broker {
     pub(crate) fn producer(&self) -> FutureProducer {
         let mut config = self.settings().client_config().unwrap();
         config.set("linger.ms", "1");
+        // Tests look at the order, which retries of an ordinary producer may change.
+        config.set("enable.idempotence", "true");
         config.create().unwrap()
     }
 }

@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use ofa_crds::api::{
-    AutoscalingStatus, ConditionStatus, ForwarderPool, ForwarderPoolStatus, READY,
+    AutoscalingStatus, ConditionStatus, ForwarderPool, ForwarderPoolStatus, MixedPartitionsStatus,
+    READY,
 };
 
 use crate::controllers::conditions::{Outcome, merge};
@@ -83,6 +84,11 @@ pub(super) fn status(
             u16::try_from(map.shards().len()).unwrap_or(u16::MAX)
         });
         status.shard_map_epoch = published.map.as_ref().map_or(0, |map| map.epoch());
+        status.mixed_partitions = published.mixed.as_ref().map(|mixed| MixedPartitionsStatus {
+            assets: mixed.assets,
+            example: mixed.example.clone(),
+            partitions: mixed.partitions.to_vec(),
+        });
     }
     if let (Some(forwarders), Some(published)) = (&observed.forwarders, &observed.published) {
         status.unacknowledged = unacknowledged(forwarders, published);
