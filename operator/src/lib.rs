@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod controllers;
 pub mod digest;
+pub mod engine;
 pub mod http;
 pub mod kube;
 pub mod metrics;

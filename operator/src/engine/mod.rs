@@ -1,0 +1,3 @@
+//! What makes derived streams.
+
+pub mod ksqldb;
