@@ -5,6 +5,8 @@
 //! | `map/<pool>` | [`ShardMap`](crate::ShardMap) as JSON | the operator |
 //! | `mixed/<pool>` | [`MixedPartitions`] as JSON, a tombstone when nothing is known of any | the replay service |
 //! | `ack/<pool>/<role>/<member>` | [`Ack`] as JSON, a tombstone when the member leaves | forwarders, routers |
+//! | `group/<topic>` | [`GroupService`] as JSON | the operator |
+//! | `wanted/<topic>/<member>` | [`Wanted`] as JSON, a tombstone when the service has gone to sleep | routers, groups' services |
 //!
 //! Nothing else connects the operator with the data plane, so the data plane runs on without it.
 
@@ -13,6 +15,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::groups::GroupName;
 
 /// The control topic unless settings name another.
 pub const DEFAULT_TOPIC: &str = "ofa_shard_map";
@@ -59,6 +63,30 @@ pub struct MixedPartitions {
     pub partitions: [u32; 2],
 }
 
+/// The service of a group, by which routers find it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupService {
+    /// The group.
+    pub group: GroupName,
+    /// Level of the Unified Namespace it is a value of.
+    pub level: String,
+    /// `http://host:port` of its service; `None` while none is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Whether a request wakes it; otherwise there is nothing to do but to wait.
+    #[serde(default)]
+    pub on_demand: bool,
+}
+
+/// Somebody's word that a group's service is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wanted {
+    /// When it was, milliseconds since the Unix epoch.
+    pub at_ms: i64,
+}
+
 /// A key of the control topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ControlKey {
@@ -81,12 +109,24 @@ pub enum ControlKey {
         /// The member's name, unique in its pool and role.
         member: String,
     },
+    /// The service of a group.
+    Group {
+        /// Topic of the group's stream: what tells the groups of one Kafka apart.
+        topic: String,
+    },
+    /// Somebody's need of a group's service.
+    Wanted {
+        /// Topic of the group's stream.
+        topic: String,
+        /// Who needs it.
+        member: String,
+    },
 }
 
 /// A key that is none of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "'{0}' is no key of the control topic (map/<pool>, mixed/<pool> or ack/<pool>/<role>/<member>)"
+    "'{0}' is no key of the control topic (map/<pool>, mixed/<pool>, ack/<pool>/<role>/<member>, group/<topic> or wanted/<topic>/<member>)"
 )]
 pub struct ControlKeyError(String);
 
@@ -96,6 +136,8 @@ impl fmt::Display for ControlKey {
             Self::Map { pool } => write!(f, "map/{pool}"),
             Self::Mixed { pool } => write!(f, "mixed/{pool}"),
             Self::Ack { pool, role, member } => write!(f, "ack/{pool}/{}/{member}", role.as_str()),
+            Self::Group { topic } => write!(f, "group/{topic}"),
+            Self::Wanted { topic, member } => write!(f, "wanted/{topic}/{member}"),
         }
     }
 }
@@ -124,6 +166,15 @@ impl FromStr for ControlKey {
                     member: member.to_owned(),
                 })
             }
+            ["group", topic] if !topic.is_empty() => Ok(Self::Group {
+                topic: topic.to_owned(),
+            }),
+            ["wanted", topic, member] if !topic.is_empty() && !member.is_empty() => {
+                Ok(Self::Wanted {
+                    topic: topic.to_owned(),
+                    member: member.to_owned(),
+                })
+            }
             _ => Err(ControlKeyError(text.to_owned())),
         }
     }
@@ -140,13 +191,24 @@ mod tests {
             "mixed/plant.line-1",
             "ack/plant.line-1/forwarder/f-0",
             "ack/p/router/r",
+            "group/asset_stream_WC--1_topic",
+            "wanted/asset_stream_Weld_topic/router-0",
         ] {
             assert_eq!(
                 text.parse::<ControlKey>().map(|key| key.to_string()),
                 Ok(text.to_owned())
             );
         }
-        for bad in ["", "map/", "map/a/b", "ack/p/cook/m", "ack/p/router/", "x"] {
+        for bad in [
+            "",
+            "map/",
+            "map/a/b",
+            "ack/p/cook/m",
+            "ack/p/router/",
+            "group/",
+            "wanted/t/",
+            "x",
+        ] {
             assert!(bad.parse::<ControlKey>().is_err(), "{bad:?}");
         }
     }

@@ -22,7 +22,7 @@ pub mod shard_map;
 pub mod subject;
 pub mod wire;
 
-pub use control::{Ack, ControlKey, ControlRole, MixedPartitions};
+pub use control::{Ack, ControlKey, ControlRole, GroupService, MixedPartitions};
 pub use cursor::Cursor;
 pub use groups::{GroupName, GroupingStrategy, UnsEntry, UnsLevel};
 pub use names::{AssetUuid, KeyError, ShardName};

@@ -109,7 +109,27 @@ impl Operator {
         Ok(instances.filter_map(pair).collect())
     }
 
-    fn status(&self) -> Result<Value> {
+    /// Puts a file of resources into the folder, or another one in its place.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, name: &str, yaml: &str) -> Result<()> {
+        Ok(std::fs::write(self.resources().join(name), yaml)?)
+    }
+
+    /// Takes a file of resources out of the folder.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        Ok(std::fs::remove_file(self.resources().join(name))?)
+    }
+
+    /// What `operator status` tells.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn status(&self) -> Result<Value> {
         let output = tools::own("operator")?
             .args(["status", "-o", "json", "--state-dir"])
             .arg(self.state())

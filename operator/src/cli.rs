@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ofa_crds::control;
 use ofa_crds::kafka::KafkaSettings;
 
+use crate::controllers::KsqlDbSettings;
 use crate::kube::KubernetesArgs;
 use crate::plan;
 use crate::platform::swarm::SwarmArgs;
@@ -14,6 +15,9 @@ use crate::status_table;
 
 /// Image of the forwarders unless settings or a pool name another.
 const FORWARDER_IMAGE: &str = concat!("openfactory-fanout/forwarder:", env!("CARGO_PKG_VERSION"));
+
+/// Image of groups' services unless settings or a group name another.
+const SERVING_IMAGE: &str = concat!("openfactory-fanout/serving:", env!("CARGO_PKG_VERSION"));
 
 /// Reconciles AssetGroup, NatsShard and ForwarderPool onto a platform.
 #[derive(Debug, Parser)]
@@ -71,6 +75,12 @@ pub struct RunArgs {
     /// Image of the forwarders where a pool names none
     #[arg(long, env = "OFA_FORWARDER_IMAGE", default_value = FORWARDER_IMAGE)]
     pub forwarder_image: String,
+    /// Image of groups' services where a group names none
+    #[arg(long, env = "OFA_SERVING_IMAGE", default_value = SERVING_IMAGE)]
+    pub serving_image: String,
+    /// ksqlDB
+    #[command(flatten)]
+    pub ksqldb: KsqlDbSettings,
     /// On Kubernetes
     #[command(flatten)]
     pub kubernetes: KubernetesArgs,

@@ -17,7 +17,7 @@ use ofa_crds::shard_map::Move;
 use crate::controllers::forwarder_pool::{self, map};
 use crate::controllers::nats_shard::conf::{self, Conf};
 use crate::controllers::nats_shard::credentials::Credentials;
-use crate::controllers::{Settings, asset_group, nats_shard};
+use crate::controllers::{KsqlDbSettings, Settings, asset_group, nats_shard};
 use crate::plain::{Plain, Service, workload};
 use crate::platform::{FileContent, Workload, WorkloadId};
 use crate::resources::{Document, Folder, Manifest, ObjectKey, Snapshot, parse_file, read_objects};
@@ -45,6 +45,8 @@ fn plan(before: Vec<Manifest>, folder: &Snapshot) -> String {
         kafka: KafkaSettings::plain(""),
         control_topic: String::new(),
         forwarder_image: String::new(),
+        serving_image: String::new(),
+        ksqldb: KsqlDbSettings::default(),
     };
     let alive = before
         .into_iter()

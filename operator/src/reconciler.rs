@@ -1,7 +1,7 @@
 //! One pass over all resources, in the order in which they need each other. A bad one never stops the others.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ofa_crds::api::{Condition, ConditionStatus, ForwarderPool, NatsShard, STALLED};
@@ -9,10 +9,12 @@ use tracing::{error, info, warn};
 
 use crate::controllers::control_plane::{ControlPlane, PoolRef};
 use crate::controllers::forwarder_pool::validate::control_name;
+use crate::controllers::group_plane::GroupPlane;
 use crate::controllers::{
     Context, Identity, Removal, Settings, asset_group, forwarder_pool, kafka_connection,
     nats_shard, plain,
 };
+use crate::engine::ksqldb::KsqlServers;
 use crate::metrics::Metrics;
 use crate::plain::{Plain, Service};
 use crate::platform::local::store::write_json;
@@ -30,6 +32,10 @@ pub struct Reconciler {
     pub platform: Arc<dyn DeploymentPlatform>,
     /// Kafka.
     pub control: Arc<dyn ControlPlane>,
+    /// Kafka, as far as groups need it.
+    pub groups: Arc<dyn GroupPlane>,
+    /// The ksqlDB servers.
+    pub ksqldb: KsqlServers,
     /// What the operator was started with.
     pub settings: Settings,
     /// For questions to NATS nodes.
@@ -80,7 +86,8 @@ impl Reconciler {
         let before = object.conditions().to_vec();
         let pools = self.pools().await;
         let shards = self.shards();
-        let context = self.context(&shards, &pools);
+        let files = self.kafka_files();
+        let context = self.context(&shards, &pools, &files);
         match &mut object {
             Manifest::Service(_) => return Ok(()),
             Manifest::StatefulSet(set) => {
@@ -110,10 +117,23 @@ impl Reconciler {
         self.store.set_status(object)
     }
 
-    fn context<'a>(&'a self, shards: &'a [NatsShard], pools: &'a [PoolRef]) -> Context<'a> {
+    /// Directory for the files with which the operator itself reaches Kafka.
+    fn kafka_files(&self) -> PathBuf {
+        self.state.join("kafka")
+    }
+
+    fn context<'a>(
+        &'a self,
+        shards: &'a [NatsShard],
+        pools: &'a [PoolRef],
+        kafka_files: &'a Path,
+    ) -> Context<'a> {
         Context {
             platform: self.platform.as_ref(),
             control: self.control.as_ref(),
+            groups: self.groups.as_ref(),
+            ksqldb: &self.ksqldb,
+            kafka_files,
             settings: &self.settings,
             http: &self.http,
             shards,
@@ -164,7 +184,7 @@ impl Reconciler {
 
     async fn pool_ref(&self, pool: &ForwarderPool) -> Result<PoolRef, PlatformError> {
         let identity = Identity::of(&pool.metadata);
-        let directory = self.state.join("kafka");
+        let directory = self.kafka_files();
         let kafka = kafka_connection::for_operator(
             &pool.spec.kafka,
             &self.settings.kafka,
@@ -190,7 +210,8 @@ impl Reconciler {
         }
         let pools = self.pools().await;
         let shards = self.shards();
-        let context = self.context(&shards, &pools);
+        let files = self.kafka_files();
+        let context = self.context(&shards, &pools, &files);
         let removal = match &object {
             Manifest::Service(_) => Ok(Removal::Done),
             Manifest::AssetGroup(group) => asset_group::finalize(group, &context).await,

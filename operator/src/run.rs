@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{PlatformKind, RunArgs};
 use crate::controllers::Settings;
 use crate::controllers::control_plane::KafkaControlPlane;
+use crate::engine::ksqldb::KsqlServers;
 use crate::http;
 use crate::kube::lease::Timing;
 use crate::kube::shell::Shell;
@@ -109,13 +110,18 @@ async fn run_kubernetes(
     let client = kube::connect().await?;
     let identity = args.kubernetes.identity();
     let namespaces = args.kubernetes.namespaces.clone();
+    let control = Arc::new(KafkaControlPlane::new(&args.control_topic));
     let shell = Arc::new(Shell {
         platform: Arc::new(KubernetesPlatform::new(client.clone(), namespaces)),
-        control: Arc::new(KafkaControlPlane::new(&args.control_topic)),
+        groups: control.clone(),
+        control,
+        ksqldb: KsqlServers::new(args.ksqldb.max_queries),
         settings: Settings {
             kafka: args.kafka,
             control_topic: args.control_topic,
             forwarder_image: args.forwarder_image,
+            serving_image: args.serving_image,
+            ksqldb: args.ksqldb,
         },
         http: reqwest::Client::new(),
         state: args.state.state_dir,
@@ -179,15 +185,20 @@ fn reconciler(
     state: PathBuf,
 ) -> Result<Reconciler, RunError> {
     let store = Store::open(&state).map_err(RunError::State)?;
+    let control = Arc::new(KafkaControlPlane::new(&args.control_topic));
     info!(folder = %args.resources.unwrap_or_default().display(), state = %state.display(), "begins");
     Ok(Reconciler {
         state,
         platform,
-        control: Arc::new(KafkaControlPlane::new(&args.control_topic)),
+        groups: control.clone(),
+        control,
+        ksqldb: KsqlServers::new(args.ksqldb.max_queries),
         settings: Settings {
             kafka: args.kafka,
             control_topic: args.control_topic,
             forwarder_image: args.forwarder_image,
+            serving_image: args.serving_image,
+            ksqldb: args.ksqldb,
         },
         http: reqwest::Client::new(),
         store,
@@ -204,6 +215,7 @@ async fn watch_and_reconcile(
 ) {
     let mut changes = reconciler.platform.watch();
     let mut news = reconciler.control.watch();
+    let mut streams = reconciler.ksqldb.watch();
     let mut resync = tokio::time::interval(RESYNC_EVERY);
     let mut look = tokio::time::interval(LOOK_EVERY);
     let mut loaded = false;
@@ -220,6 +232,7 @@ async fn watch_and_reconcile(
             },
             _ = changes.changed() => true,
             _ = news.changed() => true,
+            _ = streams.changed() => true,
             _ = resync.tick() => true,
         };
         // Before the folder was read, what is no longer in it cannot be told from what is.
@@ -227,6 +240,7 @@ async fn watch_and_reconcile(
             tokio::time::sleep(DEBOUNCE).await;
             changes.mark_unchanged();
             news.mark_unchanged();
+            streams.mark_unchanged();
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = reconcile_and_keep(reconciler, kept.as_mut()) => {}

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use ofa_crds::api::{ForwarderPool, NatsShard, NatsShardStatus};
 use ofa_crds::kafka::KafkaSettings;
-use ofa_operator::controllers::Settings;
 use ofa_operator::controllers::asset_group::{build as group_build, validate as group_validate};
 use ofa_operator::controllers::forwarder_pool::{
     build as pool_build, map, validate as pool_validate,
@@ -14,6 +13,7 @@ use ofa_operator::controllers::nats_shard::credentials::Credentials;
 use ofa_operator::controllers::nats_shard::{
     build as shard_build, conf, validate as shard_validate,
 };
+use ofa_operator::controllers::{KsqlDbSettings, Settings};
 use ofa_operator::plain::{Plain, Service, workload};
 use ofa_operator::platform::{EnvVar, Workload};
 use ofa_operator::resources::{Document, Manifest, parse_file};
@@ -38,6 +38,8 @@ fn settings() -> Settings {
         kafka: KafkaSettings::plain("default:9092"),
         control_topic: "ofa_shard_map".to_owned(),
         forwarder_image: "openfactory-fanout/forwarder:1.2.3".to_owned(),
+        serving_image: "openfactory-fanout/serving:1.2.3".to_owned(),
+        ksqldb: KsqlDbSettings::default(),
     }
 }
 

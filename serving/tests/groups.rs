@@ -19,7 +19,7 @@ use ofa_crds::{GroupName, UnsLevel};
 use ofa_serving::http;
 use ofa_serving::metrics::Metrics;
 use ofa_serving::router::groups::{Directory, GroupRegistry, Groups, Proxy};
-use ofa_serving::router::{Routing, app_with};
+use ofa_serving::router::{Access, Routing, app_with};
 use parking_lot::RwLock;
 use parts::body_of;
 use rdkafka::producer::{FutureRecord, Producer as _};
@@ -91,6 +91,7 @@ async fn router(service: &str, caught_up: bool) -> String {
         Arc::new(Metrics::new("router")),
         Some(groups),
         None,
+        &Access::default(),
     ))
     .await
 }

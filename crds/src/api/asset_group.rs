@@ -26,6 +26,8 @@ use crate::wire;
         printcolumn = r#"{"name":"Level","type":"string","jsonPath":".spec.grouping.level"}"#,
         printcolumn = r#"{"name":"Value","type":"string","jsonPath":".spec.grouping.value"}"#,
         printcolumn = r#"{"name":"Engine","type":"string","jsonPath":".spec.stream.engine"}"#,
+        printcolumn = r#"{"name":"Groups","type":"integer","jsonPath":".status.groupCount"}"#,
+        printcolumn = r#"{"name":"Lag","type":"integer","jsonPath":".status.lag"}"#,
         printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].status"}"#,
         printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].reason"}"#,
         printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
@@ -46,6 +48,13 @@ pub struct AssetGroupSpec {
     /// How to reach Kafka.
     #[serde(default)]
     pub kafka: KafkaConnection,
+    /// Compacted topic that says to which levels of the Unified Namespace each asset belongs.
+    #[serde(default = "default_uns_map_topic")]
+    #[schemars(length(min = 1, max = 249), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
+    pub uns_map_topic: String,
+    /// How to reach ksqlDB, where that is the engine.
+    #[serde(default)]
+    pub ksqldb: KsqlDbConnection,
     /// Which assets belong together.
     pub grouping: Grouping,
     /// The derived stream.
@@ -58,6 +67,25 @@ pub struct AssetGroupSpec {
 
 fn default_source_topic() -> String {
     wire::ASSETS_TOPIC.to_owned()
+}
+
+fn default_uns_map_topic() -> String {
+    crate::groups::UNS_MAP_TOPIC.to_owned()
+}
+
+/// How to reach ksqlDB. What is left out comes from the operator's settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KsqlDbConnection {
+    /// URL of a server, `http://ksqldb:8088` say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The stream over the source topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_stream: Option<String>,
+    /// The table of assets and their levels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uns_map_table: Option<String>,
 }
 
 /// Which assets belong together.
@@ -186,9 +214,46 @@ pub struct AssetGroupStatus {
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+    /// Number of groups found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_count: Option<u64>,
+    /// Records of the source that are not derived yet, over all groups' queries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<u64>,
+    /// What is about to be done that cannot be undone. It is done when it has stood here for the operator's grace
+    /// period; `spec.paused: true` keeps it from being done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub planned_actions: Vec<PlannedAction>,
     /// The groups found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupStatus>,
+}
+
+/// Something that is about to be done to a derived stream, or that is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedAction {
+    /// The stream.
+    pub stream: String,
+    /// What.
+    pub action: StreamAction,
+    /// Why.
+    pub message: String,
+    /// Since when it stands here (RFC 3339, UTC).
+    pub since: String,
+}
+
+/// What is done to a derived stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StreamAction {
+    /// It is made, or its query goes on. Nothing is lost.
+    InPlace,
+    /// It is dropped and made again; what the source still holds is written to its topic once more.
+    Recreate,
+    /// Nothing is done, because somebody else would suffer.
+    Refused,
+    /// Nothing is done, because the engine has no room.
+    AtCapacity,
 }
 
 /// One group found at the level.
@@ -201,4 +266,29 @@ pub struct GroupStatus {
     pub topic: String,
     /// Assets in the group.
     pub assets: u64,
+    /// Name of the group's service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// What the group's service is at.
+    #[serde(default)]
+    pub state: GroupState,
+    /// What is wrong with the group, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What a group's service is at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum GroupState {
+    /// None is asked for.
+    #[default]
+    None,
+    /// It is being started.
+    Starting,
+    /// It serves.
+    Running,
+    /// It sleeps until somebody asks for it.
+    Asleep,
+    /// The group has no assets any more, and what was made for it is being removed.
+    Leaving,
 }

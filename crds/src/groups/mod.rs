@@ -5,6 +5,7 @@
 //! to the names of its stream, topic, consumer group and Service (rule: [`GroupName::stream`] and the
 //! module's `names.rs`), so that two groups never share one. All of it is pure.
 
+mod directory;
 mod names;
 mod uns_map;
 
@@ -14,6 +15,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use directory::{Directory, Place};
 pub use uns_map::{UNS_MAP_TOPIC, UnsEntry, UnsMapError};
 
 /// Text that cannot name a group.

@@ -1,7 +1,5 @@
 //! Reads and writes the compacted control topic (see [`crate::control`]).
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -15,8 +13,9 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::control_state::ControlState;
 use super::{KafkaSettings, KafkaSettingsError};
-use crate::control::{Ack, ControlKey, ControlRole, MixedPartitions};
+use crate::control::{Ack, ControlKey, ControlRole, GroupService, MixedPartitions, Wanted};
 use crate::shard_map::ShardMap;
 
 /// The topic is a small table: one partition keeps the order of a map and its acknowledgements.
@@ -52,86 +51,6 @@ pub enum ControlError {
     /// A value could not be written as JSON.
     #[error("a value for the control topic cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
-}
-
-/// The control topic as a table.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ControlState {
-    /// Whether everything that stood on the topic when reading began has been read.
-    pub caught_up: bool,
-    /// The newest map of each pool.
-    pub maps: BTreeMap<String, Arc<ShardMap>>,
-    /// The newest acknowledgement of each (pool, role, member).
-    pub acks: BTreeMap<(String, ControlRole, String), Ack>,
-    /// For each pool, the assets that were found on two partitions.
-    pub mixed: BTreeMap<String, MixedPartitions>,
-}
-
-impl ControlState {
-    /// Members of a pool that act by an epoch below `epoch`.
-    #[must_use]
-    pub fn behind(&self, pool: &str, role: ControlRole, epoch: u64) -> Vec<String> {
-        let of_pool = self
-            .acks
-            .iter()
-            .filter(|((p, r, _), _)| p == pool && *r == role);
-        of_pool
-            .filter(|(_, ack)| ack.epoch < epoch)
-            .map(|((_, _, member), _)| member.clone())
-            .collect()
-    }
-
-    /// Takes in one record. Returns whether it changed anything; what is unreadable changes nothing.
-    fn apply(&mut self, key: &[u8], value: Option<&[u8]>) -> bool {
-        let Some(key) = std::str::from_utf8(key)
-            .ok()
-            .and_then(|key| key.parse().ok())
-        else {
-            return false;
-        };
-        match (key, value) {
-            (ControlKey::Map { pool }, None) => self.maps.remove(&pool).is_some(),
-            (ControlKey::Map { pool }, Some(json)) => self.apply_map(pool, json),
-            (ControlKey::Mixed { pool }, None) => self.mixed.remove(&pool).is_some(),
-            (ControlKey::Mixed { pool }, Some(json)) => {
-                serde_json::from_slice(json).is_ok_and(|mixed: MixedPartitions| {
-                    self.mixed.insert(pool, mixed.clone()) != Some(mixed)
-                })
-            }
-            (ControlKey::Ack { pool, role, member }, None) => {
-                self.acks.remove(&(pool, role, member)).is_some()
-            }
-            (ControlKey::Ack { pool, role, member }, Some(json)) => {
-                match serde_json::from_slice(json) {
-                    Ok(ack) => self
-                        .acks
-                        .insert((pool, role, member), ack)
-                        .is_none_or(|old| old != ack),
-                    Err(_) => false,
-                }
-            }
-        }
-    }
-
-    /// An epoch never goes back: a late write of an operator that lost its lease is passed over.
-    fn apply_map(&mut self, pool: String, json: &[u8]) -> bool {
-        match serde_json::from_slice::<ShardMap>(json) {
-            Ok(map)
-                if self
-                    .maps
-                    .get(&pool)
-                    .is_none_or(|old| old.epoch() < map.epoch()) =>
-            {
-                self.maps.insert(pool, Arc::new(map));
-                true
-            }
-            Ok(_) => false,
-            Err(error) => {
-                warn!(pool, %error, "a shard map on the control topic is unreadable; the last good one stays");
-                false
-            }
-        }
-    }
 }
 
 /// The control topic of one installation.
@@ -264,6 +183,40 @@ impl ControlTopic {
         self.write(&ack_key(pool, role, member), None).await
     }
 
+    /// Says where a group's service is; `None`: there is no such group any more.
+    ///
+    /// # Errors
+    /// When Kafka does not take it.
+    pub async fn publish_group(
+        &self,
+        topic: &str,
+        service: Option<&GroupService>,
+    ) -> Result<(), ControlError> {
+        let key = ControlKey::Group {
+            topic: topic.to_owned(),
+        };
+        let value = service.map(serde_json::to_vec).transpose()?;
+        self.write(&key, value.as_deref()).await
+    }
+
+    /// Says that `member` needs a group's service now.
+    ///
+    /// # Errors
+    /// When Kafka does not take it.
+    pub async fn want(&self, topic: &str, member: &str) -> Result<(), ControlError> {
+        let wanted = Wanted { at_ms: now_ms() };
+        let value = serde_json::to_vec(&wanted)?;
+        self.write(&wanted_key(topic, member), Some(&value)).await
+    }
+
+    /// Forgets that `member` needed a group's service.
+    ///
+    /// # Errors
+    /// When Kafka does not take it.
+    pub async fn forget_wanted(&self, topic: &str, member: &str) -> Result<(), ControlError> {
+        self.write(&wanted_key(topic, member), None).await
+    }
+
     /// Reads the topic from its beginning and goes on for as long as a receiver is held.
     ///
     /// A topic or broker that is not there is waited for.
@@ -318,6 +271,13 @@ fn ack_key(pool: &str, role: ControlRole, member: &str) -> ControlKey {
     ControlKey::Ack {
         pool: pool.to_owned(),
         role,
+        member: member.to_owned(),
+    }
+}
+
+fn wanted_key(topic: &str, member: &str) -> ControlKey {
+    ControlKey::Wanted {
+        topic: topic.to_owned(),
         member: member.to_owned(),
     }
 }
@@ -399,42 +359,4 @@ fn now_ms() -> i64 {
     since_epoch.map_or(0, |elapsed| {
         i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shard_map::Shard;
-
-    fn map(epoch: u64) -> Vec<u8> {
-        let shard = Shard {
-            name: "C1".parse().unwrap(),
-            urls: vec!["nats://h:4222".into()],
-            advertised_urls: vec![],
-        };
-        serde_json::to_vec(&ShardMap::from_ring(epoch, vec![shard], 4).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn only_a_higher_epoch_replaces_a_map() {
-        let mut state = ControlState::default();
-        assert!(state.apply(b"map/p", Some(&map(2))));
-        assert!(!state.apply(b"map/p", Some(&map(1))));
-        assert!(!state.apply(b"map/p", Some(b"{}")));
-        assert!(!state.apply(b"nonsense", Some(b"{}")));
-        assert_eq!(state.maps["p"].epoch(), 2);
-        assert!(state.apply(b"map/p", None));
-        assert!(state.maps.is_empty());
-    }
-
-    #[test]
-    fn who_has_not_acknowledged_is_named() {
-        let mut state = ControlState::default();
-        assert!(state.apply(b"ack/p/forwarder/a", Some(br#"{"epoch":1,"atMs":5}"#)));
-        assert!(state.apply(b"ack/p/forwarder/b", Some(br#"{"epoch":2,"atMs":5}"#)));
-        assert!(state.apply(b"ack/p/router/c", Some(br#"{"epoch":1,"atMs":5}"#)));
-        assert_eq!(state.behind("p", ControlRole::Forwarder, 2), ["a"]);
-        assert!(state.apply(b"ack/p/forwarder/a", None));
-        assert!(state.behind("p", ControlRole::Forwarder, 2).is_empty());
-    }
 }

@@ -60,6 +60,11 @@ impl DerivedTopic {
         })
     }
 
+    /// The partition that records of a partition of the source go to.
+    pub(crate) fn partition_of(&self, source: i32) -> usize {
+        usize::try_from(source % self.partitions).unwrap_or_default()
+    }
+
     /// Enqueues a record. The headers are gone with success only.
     pub(crate) fn enqueue(
         &self,

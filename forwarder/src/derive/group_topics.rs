@@ -15,6 +15,8 @@ use super::writer::Context;
 /// One topic for each group that has assets.
 pub(crate) struct GroupTopics {
     topics: Topics,
+    /// The topic of the only group, where it is not the usual one.
+    named: Option<String>,
     /// By [`GroupId`].
     ready: Vec<Option<DerivedTopic>>,
     /// Groups whose topics are not known to be there.
@@ -22,9 +24,10 @@ pub(crate) struct GroupTopics {
 }
 
 impl GroupTopics {
-    pub(crate) fn new(topics: Topics) -> Self {
+    pub(crate) fn new(topics: Topics, named: Option<String>) -> Self {
         Self {
             topics,
+            named,
             ready: Vec::new(),
             missing: BTreeSet::new(),
         }
@@ -49,7 +52,11 @@ impl GroupTopics {
         let groups: Vec<GroupId> = table.groups().filter(wanted).collect();
         let names: Vec<String> = groups
             .iter()
-            .map(|group| table.name(*group).topic())
+            .map(|group| {
+                self.named
+                    .clone()
+                    .unwrap_or_else(|| table.name(*group).topic())
+            })
             .collect();
         let partitions = self.topics.ensure(&names)?;
         for ((group, name), partitions) in groups.iter().zip(&names).zip(partitions) {

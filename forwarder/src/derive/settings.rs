@@ -32,6 +32,9 @@ pub struct DeriveArgs {
     /// A value of the level that is to be a group; may be repeated. All values if not set
     #[arg(long = "value", value_name = "VALUE", value_parser = parse_value)]
     pub(crate) values: Vec<GroupName>,
+    /// Topic of the group named by the one --value; asset_stream_<Group>_topic if not set
+    #[arg(long, env = "DERIVED_TOPIC", requires = "values")]
+    pub(crate) derived_topic: Option<String>,
     /// How to write an event's value
     #[arg(long, env = "DERIVED_FORMAT", default_value = "clean")]
     pub(crate) format: Format,

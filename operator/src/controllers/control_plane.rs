@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use ofa_crds::kafka::{ControlError, ControlState, ControlTopic, KafkaSettings};
+use ofa_crds::kafka::{ControlError, ControlState, ControlTopic, FollowError, KafkaSettings};
 use ofa_crds::{ControlRole, MixedPartitions, ShardMap};
 use parking_lot::Mutex;
 use rdkafka::error::KafkaError;
@@ -29,6 +29,9 @@ pub enum ControlPlaneError {
     /// The control topic refused.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The UNS map cannot be followed.
+    #[error(transparent)]
+    Map(#[from] FollowError),
     /// Kafka refused.
     #[error("Kafka at {brokers} refuses: {source}")]
     Kafka {
@@ -125,13 +128,14 @@ pub struct KafkaControlPlane {
     followed: Mutex<BTreeMap<String, Followed>>,
     progress: Progresses,
     seen: Mutex<BTreeMap<String, SeenMap>>,
-    changes: watch::Sender<u64>,
+    pub(super) groups: Arc<Mutex<super::group_plane::Known>>,
+    pub(super) changes: watch::Sender<u64>,
 }
 
 #[derive(Clone)]
-struct Followed {
-    topic: ControlTopic,
-    state: watch::Receiver<ControlState>,
+pub(super) struct Followed {
+    pub(super) topic: ControlTopic,
+    pub(super) state: watch::Receiver<ControlState>,
 }
 
 impl KafkaControlPlane {
@@ -144,11 +148,12 @@ impl KafkaControlPlane {
             followed: Mutex::default(),
             progress: Progresses::new(changes.clone()),
             seen: Mutex::default(),
+            groups: Arc::default(),
             changes,
         }
     }
 
-    fn follow(&self, kafka: &KafkaSettings) -> Result<Followed, ControlPlaneError> {
+    pub(super) fn follow(&self, kafka: &KafkaSettings) -> Result<Followed, ControlPlaneError> {
         // The settings are all that tells two connections apart.
         let key = format!("{kafka:?}");
         let mut followed = self.followed.lock();

@@ -4,19 +4,26 @@ pub mod asset_group;
 pub mod conditions;
 pub mod control_plane;
 pub mod forwarder_pool;
+pub mod group_plane;
 pub mod kafka_connection;
 pub mod nats_shard;
+pub mod partitioning;
 pub mod plain;
 mod progress;
 mod settling;
 
+use std::path::Path;
+
+use clap::Args;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ofa_crds::api::{NatsShard, PAUSED_ANNOTATION, ROLL_OUT_ANNOTATION};
 use ofa_crds::kafka::KafkaSettings;
 
 use crate::digest::digest;
+use crate::engine::ksqldb::KsqlServers;
 use crate::platform::{DeploymentPlatform, Owner};
 use control_plane::ControlPlane;
+use group_plane::GroupPlane;
 
 /// What every reconciler works with.
 pub struct Context<'a> {
@@ -24,6 +31,12 @@ pub struct Context<'a> {
     pub platform: &'a dyn DeploymentPlatform,
     /// Kafka, as far as the operator uses it.
     pub control: &'a dyn ControlPlane,
+    /// Kafka, as far as groups need it.
+    pub groups: &'a dyn GroupPlane,
+    /// The ksqlDB servers.
+    pub ksqldb: &'a KsqlServers,
+    /// Directory for the files with which the operator itself reaches Kafka.
+    pub kafka_files: &'a Path,
     /// What the operator was started with.
     pub settings: &'a Settings,
     /// For questions to NATS nodes.
@@ -45,6 +58,60 @@ pub struct Settings {
     pub control_topic: String,
     /// Image of the forwarders where a pool does not say.
     pub forwarder_image: String,
+    /// Image of groups' services where a group does not say.
+    pub serving_image: String,
+    /// ksqlDB where a group does not say.
+    pub ksqldb: KsqlDbSettings,
+}
+
+/// ksqlDB, and how it is used.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "ksqlDB")]
+pub struct KsqlDbSettings {
+    /// URL of the ksqlDB server where an AssetGroup names none
+    #[arg(long = "ksqldb-url", env = "KSQLDB_URL")]
+    pub url: Option<String>,
+    /// Stream of ksqlDB over the source topic
+    #[arg(
+        long = "ksqldb-assets-stream",
+        env = "KSQLDB_ASSETS_STREAM",
+        default_value = "assets_stream"
+    )]
+    pub assets_stream: String,
+    /// Table of ksqlDB with assets and their levels
+    #[arg(
+        long = "ksqldb-uns-map",
+        env = "KSQLDB_UNS_MAP",
+        default_value = "asset_to_uns_map"
+    )]
+    pub uns_map: String,
+    /// Persistent queries that a ksqlDB server may run; each of a group reads the whole source topic
+    #[arg(
+        long = "ksqldb-max-queries",
+        env = "KSQLDB_MAX_QUERIES",
+        default_value_t = 20
+    )]
+    pub max_queries: usize,
+    /// Seconds that an action which cannot be undone stands in a resource's status before it is taken
+    #[arg(
+        long = "stream-grace-seconds",
+        env = "STREAM_GRACE_SECONDS",
+        default_value_t = 60
+    )]
+    pub grace_seconds: u32,
+}
+
+impl Default for KsqlDbSettings {
+    /// As without any flag.
+    fn default() -> Self {
+        Self {
+            url: None,
+            assets_stream: "assets_stream".to_owned(),
+            uns_map: "asset_to_uns_map".to_owned(),
+            max_queries: 20,
+            grace_seconds: 60,
+        }
+    }
 }
 
 /// Which resource, and which version of it.

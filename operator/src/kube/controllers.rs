@@ -67,6 +67,9 @@ pub async fn run(shell: Arc<Shell>, namespace: Option<&str>, stop: &Cancellation
         .reconcile_all_on(news_of_kafka(&shell));
     let pools = drive(children(pools, client, namespace), reach.clone(), stop);
     let shards = drive(children(shards, client, namespace), reach.clone(), stop);
+    let groups = groups
+        .reconcile_all_on(news_of_kafka(&shell))
+        .reconcile_all_on(news_of_ksqldb(&shell));
     let groups = drive(children(groups, client, namespace), reach, stop);
     future::join3(shards, pools, groups).await;
 }
@@ -143,6 +146,13 @@ fn same_namespace<K: Kind>(
 /// Something new stands on a control topic, or a lag has changed.
 fn news_of_kafka(shell: &Shell) -> impl Stream<Item = ()> + Send + 'static {
     futures::stream::unfold(shell.control.watch(), |mut news| async {
+        news.changed().await.ok().map(|()| ((), news))
+    })
+}
+
+/// A ksqlDB server has something new to tell.
+fn news_of_ksqldb(shell: &Shell) -> impl Stream<Item = ()> + Send + 'static {
+    futures::stream::unfold(shell.ksqldb.watch(), |mut news| async {
         news.changed().await.ok().map(|()| ((), news))
     })
 }

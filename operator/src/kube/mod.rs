@@ -137,6 +137,7 @@ async fn take_turns(
             }
         };
         shell.metrics.leads(false);
+        shell.ksqldb.release_all();
         if stopped {
             lock.release().await;
             return;

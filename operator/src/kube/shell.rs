@@ -1,7 +1,7 @@
 //! One reconciliation of one resource of the Kubernetes API: read it, hold it by a finalizer, reconcile it, say how far
 //! it is. What it is that is reconciled knows nothing of all this.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,9 @@ use tracing::{info, warn};
 use super::kind::Kind;
 use crate::controllers::control_plane::{ControlPlane, PoolRef};
 use crate::controllers::forwarder_pool::validate::control_name;
+use crate::controllers::group_plane::GroupPlane;
 use crate::controllers::{Context, Identity, Removal, Settings, kafka_connection};
+use crate::engine::ksqldb::KsqlServers;
 use crate::metrics::Metrics;
 use crate::platform::kubernetes::labels::FIELD_MANAGER;
 use crate::platform::{DeploymentPlatform, WorkloadId};
@@ -65,6 +67,10 @@ pub struct Shell {
     pub platform: Arc<dyn DeploymentPlatform>,
     /// Kafka.
     pub control: Arc<dyn ControlPlane>,
+    /// Kafka, as far as groups need it.
+    pub groups: Arc<dyn GroupPlane>,
+    /// The ksqlDB servers.
+    pub ksqldb: KsqlServers,
     /// What the operator was started with.
     pub settings: Settings,
     /// For questions to NATS nodes.
@@ -110,7 +116,9 @@ impl Shell {
             return Ok(Action::await_change());
         }
         let (shards, pools) = self.others(namespace, known).await;
-        let status = object.reconcile(&self.context(&shards, &pools)).await;
+        let status = object
+            .reconcile(&self.context(&shards, &pools, &self.kafka_files()))
+            .await;
         if let Some(replicas) = object.scale_to(&status) {
             self.scale(&api, &object, replicas).await?;
         }
@@ -120,10 +128,23 @@ impl Shell {
         Ok(Action::requeue(next))
     }
 
-    fn context<'a>(&'a self, shards: &'a [NatsShard], pools: &'a [PoolRef]) -> Context<'a> {
+    /// Directory for the files with which the operator itself reaches Kafka.
+    fn kafka_files(&self) -> PathBuf {
+        self.state.join("kafka")
+    }
+
+    fn context<'a>(
+        &'a self,
+        shards: &'a [NatsShard],
+        pools: &'a [PoolRef],
+        kafka_files: &'a Path,
+    ) -> Context<'a> {
         Context {
             platform: self.platform.as_ref(),
             control: self.control.as_ref(),
+            groups: self.groups.as_ref(),
+            ksqldb: &self.ksqldb,
+            kafka_files,
             settings: &self.settings,
             http: &self.http,
             shards,
@@ -135,7 +156,7 @@ impl Shell {
     /// Shards and pools of the namespace; none is known of another one's.
     async fn others(&self, namespace: &str, known: &Known) -> (Vec<NatsShard>, Vec<PoolRef>) {
         let shards = in_namespace(&known.shards, namespace);
-        let files = self.state.join("kafka");
+        let files = self.kafka_files();
         let mut pools = Vec::new();
         for pool in in_namespace(&known.pools, namespace) {
             let identity = Identity::of(&pool.metadata);
@@ -170,7 +191,8 @@ impl Shell {
         }
         let namespace = object.namespace().unwrap_or_default();
         let (shards, pools) = self.others(&namespace, known).await;
-        let context = self.context(&shards, &pools);
+        let files = self.kafka_files();
+        let context = self.context(&shards, &pools, &files);
         let removal = if self.is_anothers(&object).await {
             Ok(Removal::Done)
         } else {

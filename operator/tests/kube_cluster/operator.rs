@@ -15,7 +15,9 @@ use kube::runtime::controller::Action;
 use kube::runtime::{reflector, watcher};
 use kube::{Api, api::ListParams, core::DeserializeGuard};
 use ofa_crds::kafka::KafkaSettings;
-use ofa_operator::controllers::Settings;
+use ofa_operator::controllers::control_plane::KafkaControlPlane;
+use ofa_operator::controllers::{KsqlDbSettings, Settings};
+use ofa_operator::engine::ksqldb::KsqlServers;
 use ofa_operator::kube::kind::Kind;
 use ofa_operator::kube::lease::Timing;
 use ofa_operator::kube::shell::{Known, Shell, ShellError};
@@ -115,10 +117,14 @@ fn release(version: &str, client: &Client, namespace: &str, kafka: &Kafka) -> Ar
             vec![namespace.to_owned()],
         )),
         control: Arc::new(kafka.clone()),
+        groups: Arc::new(KafkaControlPlane::new("ofa_shard_map")),
+        ksqldb: KsqlServers::new(20),
         settings: Settings {
             kafka: KafkaSettings::plain("kafka.example:9092"),
             control_topic: "ofa_shard_map".to_owned(),
             forwarder_image: format!("openfactory-fanout/forwarder:{version}"),
+            serving_image: "openfactory-fanout/serving:test".to_owned(),
+            ksqldb: KsqlDbSettings::default(),
         },
         http: reqwest::Client::new(),
         state: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(namespace),

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
 
+use super::awake::Use;
 use super::hub::Hub;
 use super::reader::Status;
 use super::stream::{self, Sources, Start};
@@ -43,6 +44,7 @@ pub(super) struct App {
     pub(super) ranges: RangeReader<Selection>,
     pub(super) store: Arc<StateStore>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) used: Arc<Use>,
     pub(super) stop: CancellationToken,
 }
 
@@ -75,6 +77,7 @@ async fn asset_stream(
         ranges: app.ranges.clone(),
         stop: app.stop.clone(),
     };
+    app.used.mark();
     let guard = app.metrics.stream_opened();
     let events = stream::events(sources, selection, start);
     let body = futures::StreamExt::inspect(events, move |_| {
@@ -112,6 +115,7 @@ async fn asset_state(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     app.hub()?;
+    app.used.mark();
     state::answer(&app.store, query.as_deref())
 }
 

@@ -6,6 +6,7 @@
 //! on live ([`stream`]), so neither a broken connection nor a restart of this service loses anything for it.
 
 mod api;
+mod awake;
 mod frame;
 mod hub;
 mod position;
@@ -52,15 +53,20 @@ pub async fn run(
         Arc::clone(&metrics),
         stop.clone(),
     )?;
+    let used = Arc::new(awake::Use::default());
     let app = App {
         group: args.group.clone(),
         topic: topic.as_str().into(),
         status,
         ranges: RangeReader::start(&args.kafka, &topic)?,
         store,
-        metrics,
+        used: Arc::clone(&used),
+        metrics: Arc::clone(&metrics),
         stop: stop.clone(),
     };
+    if let Some(keep_awake) = args.keep_awake()? {
+        tokio::spawn(keep_awake.run(used, metrics, stop.clone()));
+    }
     info!(group = %args.group, topic, address = %listener.local_addr()?, "the group's service listens");
     // librdkafka blocks: a thread of its own.
     let mut reading = tokio::task::spawn_blocking(move || reader.run());

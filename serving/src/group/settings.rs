@@ -1,12 +1,14 @@
 //! The group service's settings.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
-use ofa_crds::GroupName;
 use ofa_crds::groups::GroupNameError;
-use ofa_crds::kafka::KafkaSettings;
+use ofa_crds::kafka::{ControlError, ControlTopic, KafkaSettings};
+use ofa_crds::{GroupName, control};
 
+use super::awake::KeepAwake;
 use super::hub::Limits;
 use crate::cli::ListenArgs;
 
@@ -34,6 +36,15 @@ pub struct GroupArgs {
     /// KiB that may wait for one client before it is disconnected, to resume at its own pace
     #[arg(long, env = "CLIENT_QUEUE_KIB", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) client_queue_kib: u16,
+    /// Seconds without a client after which the operator may put this service to sleep; it is then told of clients on the control topic
+    #[arg(long, env = "IDLE_SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) idle_seconds: Option<u32>,
+    /// The control topic
+    #[arg(long, env = "SHARD_MAP_TOPIC", default_value = control::DEFAULT_TOPIC)]
+    pub(super) control_topic: String,
+    /// This instance's name, its own among those of the group; the host's name if not set
+    #[arg(long = "member", env = "APP_UUID")]
+    pub(super) member: Option<String>,
     /// Where to listen
     #[command(flatten)]
     pub(crate) listen: ListenArgs,
@@ -45,6 +56,20 @@ impl GroupArgs {
 
     pub(super) fn topic(&self) -> String {
         self.topic.clone().unwrap_or_else(|| self.group.topic())
+    }
+
+    pub(super) fn keep_awake(&self) -> Result<Option<KeepAwake>, ControlError> {
+        let Some(idle) = self.idle_seconds else {
+            return Ok(None);
+        };
+        let host = || std::env::var("HOSTNAME").ok();
+        let member = self.member.clone().or_else(host);
+        Ok(Some(KeepAwake {
+            control: ControlTopic::new(&self.kafka, &self.control_topic)?,
+            topic: self.topic(),
+            member: member.unwrap_or_else(|| format!("group-{}", std::process::id())),
+            idle: Duration::from_secs(idle.into()),
+        }))
     }
 
     pub(super) fn limits(&self) -> Limits {

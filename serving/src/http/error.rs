@@ -46,6 +46,26 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail, None)
     }
 
+    /// No token, or none that is valid; `detail` says what to send.
+    #[must_use]
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, detail, None)
+    }
+
+    /// The token does not allow it.
+    #[must_use]
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, detail, None)
+    }
+
+    /// More requests than this client may send; ask again after `retry_after` (whole seconds, one at least).
+    #[must_use]
+    pub fn too_many(retry_after: Duration) -> Self {
+        let wait = Duration::from_secs(retry_after.as_secs() + 1);
+        let detail = "too many requests from this address; send fewer, or raise CLIENT_RATE";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, detail, Some(wait))
+    }
+
     fn new(status: StatusCode, detail: impl Into<String>, retry_after: Option<Duration>) -> Self {
         Self {
             status,
@@ -59,6 +79,10 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Json(json!({ "detail": self.detail }));
         let mut response = (self.status, body).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
         if let Some(retry_after) = self.retry_after {
             let seconds = HeaderValue::from(retry_after.as_secs());
             response.headers_mut().insert(header::RETRY_AFTER, seconds);

@@ -1,10 +1,14 @@
 //! One HTTP/1.1 server for all services: bounded in connections, header bytes and waiting time.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -12,6 +16,8 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
+
+use super::clients::{ClientLimits, Clients, Peer};
 
 /// Most connections at a time; further ones wait in the kernel's queue. An idle one costs a few KiB.
 const MAX_CONNECTIONS: usize = 20_000;
@@ -36,19 +42,38 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// Serves `app` until `shutdown` completes, then lets running requests end.
 pub async fn serve(listener: TcpListener, app: Router, shutdown: impl Future<Output = ()>) {
+    let anybody = Clients::new(ClientLimits::default());
+    serve_clients(listener, app, &anybody, shutdown).await;
+}
+
+/// The same, with bounds for each client.
+pub async fn serve_clients(
+    listener: TcpListener,
+    app: Router,
+    clients: &Arc<Clients>,
+    shutdown: impl Future<Output = ()>,
+) {
     let connections = GracefulShutdown::new();
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let (stream, permit) = tokio::select! {
+        let (stream, peer, permit) = tokio::select! {
             () = &mut shutdown => break,
             accepted = accept(&listener, &permits) => accepted,
         };
+        // One too many is closed at once: an answer would cost what is to be saved.
+        let Some(seat) = clients.seat(peer) else {
+            continue;
+        };
         let service = TowerToHyperService::new(app.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            service.call(request)
+        });
         let connection = builder().serve_connection(TokioIo::new(stream), service);
         let connection = connections.watch(connection);
         tokio::spawn(async move {
-            let _permit = permit;
+            let (_permit, _seat) = (permit, seat);
             if let Err(error) = connection.await {
                 debug!(%error, "a connection ended early");
             }
@@ -76,16 +101,16 @@ fn builder() -> http1::Builder {
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+) -> (TcpStream, IpAddr, Option<OwnedSemaphorePermit>) {
     // The semaphore is never closed, so there always is a permit in the end.
     let permit = Arc::clone(permits).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Answers are one small segment each; a failure only costs delay.
                 let _ = stream.set_nodelay(true);
                 let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(WRITE_TIMEOUT));
-                return (stream, permit);
+                return (stream, peer.ip(), permit);
             }
             Err(error) => {
                 warn!(%error, "cannot accept a connection; trying on");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -15,10 +16,11 @@ use serde_json::json;
 use tokio::sync::watch;
 use tower_http::timeout::TimeoutLayer;
 
+use super::auth::{self, Auth};
 use super::follow::Routing;
 use super::groups::{self, Groups};
 use super::page;
-use crate::http::{self, ApiError};
+use crate::http::{self, ApiError, Clients};
 use crate::metrics::Metrics;
 
 /// Longest UUID that is looked up, in bytes. A Kafka key may be longer, but no machine has such a name.
@@ -27,8 +29,9 @@ const MAX_UUID_LEN: usize = 4096;
 /// When to ask again while there is no shard map: it comes within seconds of the operator's start.
 const MAP_RETRY: Duration = Duration::from_secs(1);
 
-/// Answers are computed from memory, or asked of a group's service, which has 10 s; one that takes longer is stuck.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Answers are computed from memory, or asked of a group's service, which has 30 s to wake and 10 s to answer; one that
+/// takes longer is stuck.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(45);
 
 #[derive(Clone)]
 struct App {
@@ -36,24 +39,42 @@ struct App {
     replay_url: Option<Arc<str>>,
 }
 
-/// The routes of the shards, and the page.
-pub fn app(routing: watch::Receiver<Routing>, metrics: Arc<Metrics>) -> Router {
-    app_with(routing, metrics, None, None)
+/// Who may ask, and how often.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// Who checks tokens; nobody needs one without.
+    pub auth: Option<Arc<Auth>>,
+    /// Who counts requests; nobody does without.
+    pub clients: Option<Arc<Clients>>,
 }
 
-/// All routes: those of the shards and, where there are groups, theirs. `replay_url` is what clients are told.
+/// The routes of the shards, and the page.
+pub fn app(routing: watch::Receiver<Routing>, metrics: Arc<Metrics>) -> Router {
+    app_with(routing, metrics, None, None, &Access::default())
+}
+
+/// All routes: those of the shards and, where there are groups, theirs. `replay_url` is what clients are
+/// told.
 pub fn app_with(
     routing: watch::Receiver<Routing>,
     metrics: Arc<Metrics>,
     groups: Option<Groups>,
     replay_url: Option<String>,
+    access: &Access,
 ) -> Router {
-    let mut routes = shard_routes(App {
+    let state = App {
         routing,
         replay_url: replay_url.map(Into::into),
-    });
+    };
+    let mut data = shard_routes(state.clone());
     if let Some(groups) = groups {
-        routes = routes.merge(groups::routes(groups));
+        data = data.merge(groups::routes(groups));
+    }
+    let require = middleware::from_fn_with_state(access.auth.clone(), auth::require);
+    let mut routes = data.layer(require).merge(open_routes(state));
+    if let Some(clients) = &access.clients {
+        let bound = middleware::from_fn_with_state(Arc::clone(clients), http::bound);
+        routes = routes.layer(bound);
     }
     http::with_common_routes(limited(routes), metrics)
 }
@@ -64,6 +85,12 @@ fn shard_routes(app: App) -> Router {
         .route("/asset/", get(asset_by_query))
         .route("/asset/{*uuid}", get(asset_by_path))
         .route("/shards", get(shards))
+        .with_state(app)
+}
+
+/// What holds no data, and is needed before one has a token.
+fn open_routes(app: App) -> Router {
+    Router::new()
         .route("/ready", get(ready))
         .route("/info", get(info))
         .with_state(app)

@@ -35,7 +35,16 @@ pub enum Routing {
 /// This router's place among those who acknowledge.
 pub(super) struct Membership(Option<Follower>);
 
+impl Membership {
+    /// The control topic, where it is followed.
+    pub(super) fn control(&self) -> Option<(watch::Receiver<ControlState>, ControlTopic)> {
+        let follower = self.0.as_ref()?;
+        Some((follower.states.clone(), follower.control.clone()))
+    }
+}
+
 struct Follower {
+    states: watch::Receiver<ControlState>,
     task: JoinHandle<()>,
     control: ControlTopic,
     member: String,
@@ -49,7 +58,8 @@ pub(super) fn start(
 ) -> anyhow::Result<(watch::Receiver<Routing>, Membership)> {
     let member = args.member_name();
     let (routing, followed) = follow(&args.kafka, &args.map, metrics, Some(member.clone()))?;
-    let membership = followed.map(|(task, control)| Follower {
+    let membership = followed.map(|(task, control, states)| Follower {
+        states,
         task,
         control,
         member,
@@ -70,7 +80,7 @@ pub(crate) fn look(
     Ok(follow(kafka, map, metrics, None)?.0)
 }
 
-type Followed = Option<(JoinHandle<()>, ControlTopic)>;
+type Followed = Option<(JoinHandle<()>, ControlTopic, watch::Receiver<ControlState>)>;
 
 fn follow(
     kafka: &KafkaSettings,
@@ -87,8 +97,9 @@ fn follow(
     let control = ControlTopic::new(kafka, &args.shard_map_topic)?;
     let unread = format!("the control topic {} is not read yet", args.shard_map_topic);
     let (sender, routing) = watch::channel(Routing::Unknown(unread));
+    let states = control.follow()?;
     let follow = Follow {
-        states: control.follow()?,
+        states: states.clone(),
         pool: args.pool.clone(),
         member,
         control: control.clone(),
@@ -96,7 +107,7 @@ fn follow(
         sender,
     };
     let task = tokio::spawn(follow.run());
-    Ok((routing, Some((task, control))))
+    Ok((routing, Some((task, control, states))))
 }
 
 impl Membership {

@@ -4,6 +4,7 @@
 //! service of the asset's group, and `/` is a page that shows all of it.
 
 mod api;
+pub mod auth;
 mod follow;
 pub mod groups;
 mod page;
@@ -16,14 +17,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use api::{app, app_with};
+pub use api::{Access, app, app_with};
 pub use follow::Routing;
 pub(crate) use follow::look;
-use groups::Groups;
+use groups::{ControlRegistry, Groups};
 pub use settings::{MapArgs, RouterArgs};
 pub use static_map::{StaticMapError, static_map};
 
-use crate::{http, metrics::Metrics};
+use crate::http::{self, Clients};
+use crate::metrics::Metrics;
 
 /// Serves the routing layer on `listener` until `shutdown` completes.
 ///
@@ -37,15 +39,28 @@ pub async fn run(
     let metrics = Arc::new(Metrics::new("router"));
     let (routing, membership) = follow::start(&args, &metrics)?;
     let stop = CancellationToken::new();
-    let groups = Groups::start(&args.groups, &args.kafka, &stop)?;
+    let control = membership.control().map(|(states, control)| {
+        ControlRegistry::new(
+            states,
+            control,
+            &args.groups.grouping_level,
+            &args.member_name(),
+        )
+    });
+    let groups = Groups::start(&args.groups, &args.kafka, control, &stop)?;
     info!(address = %listener.local_addr()?, "the router listens");
-    let app = app_with(routing, metrics, groups, args.replay_url);
+    let clients = Clients::new(args.client_limits());
+    let access = Access {
+        auth: args.auth.auth(&stop).await?,
+        clients: Some(Arc::clone(&clients)),
+    };
+    let app = app_with(routing, metrics, groups, args.replay_url, &access);
     let end = async {
         shutdown.await;
         // Streams end first: nothing else ends a connection that is in the middle of one.
         stop.cancel();
     };
-    http::serve(listener, app, end).await;
+    http::serve_clients(listener, app, &clients, end).await;
     membership.leave().await;
     Ok(())
 }

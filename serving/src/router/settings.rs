@@ -4,8 +4,10 @@ use clap::Args;
 use ofa_crds::kafka::KafkaSettings;
 use ofa_crds::{control, ring};
 
+use super::auth::AuthArgs;
 use super::groups::GroupsArgs;
 use crate::cli::ListenArgs;
+use crate::http::ClientLimits;
 
 /// Where the shard map comes from and where answers are given.
 ///
@@ -28,6 +30,15 @@ pub struct RouterArgs {
     /// Groups and their services
     #[command(flatten)]
     pub(super) groups: GroupsArgs,
+    /// Who may ask
+    #[command(flatten)]
+    pub(super) auth: AuthArgs,
+    /// Connections that one client, by its address, may have at a time
+    #[arg(long, env = "CLIENT_CONNECTIONS", default_value_t = 2000)]
+    pub(super) client_connections: u32,
+    /// Requests a second that one client, by its address, may send; twice as many may come at once
+    #[arg(long, env = "CLIENT_RATE", default_value_t = 1000)]
+    pub(super) client_rate: u32,
     /// Where to listen
     #[command(flatten)]
     pub(crate) listen: ListenArgs,
@@ -50,6 +61,13 @@ pub struct MapArgs {
 impl RouterArgs {
     /// Port of upstream's Asset Router.
     pub(crate) const DEFAULT_PORT: u16 = 8002;
+
+    pub(super) fn client_limits(&self) -> ClientLimits {
+        ClientLimits {
+            connections: Some(self.client_connections),
+            rate: Some(self.client_rate),
+        }
+    }
 
     /// The name in acknowledgements. A container's host name is its instance's name.
     pub(super) fn member_name(&self) -> String {

@@ -82,6 +82,10 @@ struct Outcome {
 
 impl DemoArgs {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let page = &self.router.router;
+        output::note(format_args!(
+            "{page}/ shows it all in a browser, some seconds from now"
+        ));
         let folder = work_folder()?;
         let resources = self.prepare_resources(&folder)?;
         let mut operator = Operator::start(&resources, &folder)?;
@@ -165,6 +169,7 @@ impl DemoArgs {
         let router = &self.router.router;
         let broker = &kafka.brokers;
         vec![
+            format!("{router}/ in a browser: groups, assets, live values"),
             format!("{router}/asset/{asset}   {router}/shards   {router}/metrics"),
             format!("ofa subscribe {asset}   ofa route {asset}"),
             format!("KAFKA_BROKER={broker} ofa produce {asset} note hello"),

@@ -98,6 +98,7 @@ impl Pump {
                 if !self.writer.is_open() {
                     self.writer.begin()?;
                     (state.written, state.since) = (0, Instant::now());
+                    state.touched.begin();
                 }
                 // Every group in the table has its topic, since `ensure_topics` comes first.
                 let gone = WriteError::Abort(KafkaError::MessageProduction(
@@ -111,6 +112,8 @@ impl Pump {
                     }
                     std::thread::sleep(FULL_WAIT);
                 }
+                let partition = topic.partition_of(record.partition);
+                state.touched.mark(routed.group.index(), partition);
                 state.written += 1;
                 self.derived.written.inc();
             }

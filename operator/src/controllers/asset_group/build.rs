@@ -31,7 +31,7 @@ pub fn build(group: &ValidGroup, settings: &Settings, client_certificate: bool) 
         chosen: chosen(group),
         // Transactions are fenced by the member's name, which must be the same after a restart.
         kind: WorkloadKind::Stateful { data: None },
-        image: group.image.clone(),
+        image: group.derive_image.clone(),
         command: Vec::new(),
         args: args.collect(),
         env: kafka_env.into_iter().chain(env(group)).collect(),
@@ -55,23 +55,34 @@ fn chosen(group: &ValidGroup) -> String {
     let value = group.value.as_ref().map(|value| value.as_str());
     group.identity.chosen(&(
         (&group.kafka, &group.brokers, &group.source_topic),
-        (&group.level, value, group.partitions, group.retention_ms),
+        (&group.map_topic, &group.level, value, &group.topic),
+        (group.partitions, group.retention_ms),
         (&group.resources, &group.spread),
     ))
 }
 
-fn env(group: &ValidGroup) -> Vec<EnvVar> {
+/// The consumer group of those who derive.
+#[must_use]
+pub fn consumer_group(group: &ValidGroup) -> String {
     let id = group.workload_id();
+    format!("ofa_{}_{}", id.namespace, id.name)
+}
+
+fn env(group: &ValidGroup) -> Vec<EnvVar> {
     let mut env = vec![
         EnvVar::text("KAFKA_TOPIC", group.source_topic.as_str()),
-        EnvVar::text("KAFKA_GROUP", format!("ofa_{}_{}", id.namespace, id.name)),
+        EnvVar::text("KAFKA_GROUP", consumer_group(group)),
         // A group gets the events from its first on; with `latest`, those before the first start were missing.
         EnvVar::text("KAFKA_AUTO_OFFSET_RESET", "earliest"),
+        EnvVar::text("UNS_MAP_TOPIC", group.map_topic.as_str()),
         EnvVar::text("GROUPING_LEVEL", group.level.replace("$(", "$$(")),
         EnvVar::text("PORT", PORT.to_string()),
         EnvVar::of("BIND_ADDRESS", EnvValue::BindAddress),
         EnvVar::of("APP_UUID", EnvValue::PodName),
     ];
+    if let Some(topic) = &group.topic {
+        env.push(EnvVar::text("DERIVED_TOPIC", topic.as_str()));
+    }
     if let Some(partitions) = group.partitions {
         env.push(EnvVar::text("DERIVED_PARTITIONS", partitions.to_string()));
     }

@@ -2,12 +2,15 @@
 
 use ofa_crds::GroupName;
 use ofa_crds::api::{
-    AssetGroup, DeletionPolicy, KafkaConnection, Resources, Spread, StreamEngineKind,
+    Activation, AssetGroup, AssetGroupSpec, DeletionPolicy, KafkaConnection, Resources, Spread,
+    StreamEngineKind,
 };
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::controllers::{Identity, Settings};
+use crate::engine::Group;
+use crate::engine::ksqldb::Identifier;
 use crate::platform::WorkloadId;
 
 /// A spec that cannot be built.
@@ -30,23 +33,81 @@ pub struct ValidGroup {
     pub brokers: String,
     /// Topic with the events of all assets.
     pub source_topic: String,
+    /// Topic with the levels of all assets.
+    pub map_topic: String,
     /// Level of the Unified Namespace.
     pub level: String,
     /// The one group meant; all of the level without it.
     pub value: Option<GroupName>,
+    /// Topic of the one group's stream, where it is not the usual one.
+    pub topic: Option<String>,
+    /// What makes the streams.
+    pub engine: Engine,
+    /// What happens to a stream and its topic when its group goes.
+    pub deletion: DeletionPolicy,
     /// Partitions of a derived topic.
     pub partitions: Option<u16>,
     /// Milliseconds a derived topic keeps a record.
     pub retention_ms: Option<u64>,
     /// Image of the program that derives.
-    pub image: String,
+    pub derive_image: String,
+    /// The groups' services.
+    pub serving: Serving,
     /// CPU and memory of each instance.
     pub resources: Resources,
     /// How the instances lie over the hosts.
     pub spread: Spread,
 }
 
+/// What makes the streams.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Engine {
+    /// A workload of ours.
+    Native,
+    /// A ksqlDB server.
+    KsqlDb(KsqlDb),
+}
+
+/// A ksqlDB server and what is there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KsqlDb {
+    /// Its URL.
+    pub url: String,
+    /// The stream over the source topic.
+    pub source: Identifier,
+    /// The table of assets and their levels.
+    pub map: Identifier,
+    /// Name of the one group's stream, where it is not the usual one.
+    pub stream: Option<Identifier>,
+}
+
+/// The groups' services.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Serving {
+    /// Image.
+    pub image: String,
+    /// Image that the resource names.
+    pub chosen_image: Option<String>,
+    /// Instances of each; none: no services.
+    pub replicas: u16,
+    /// Whether they run only while somebody asks for them.
+    pub on_demand: bool,
+    /// Seconds without a client after which one goes to sleep.
+    pub idle_seconds: u32,
+}
+
 impl ValidGroup {
+    /// A group of this resource.
+    #[must_use]
+    pub fn group(&self, name: &GroupName, assets: u64) -> Group {
+        let topic = self.topic.clone().filter(|_| self.value.is_some());
+        Group {
+            topic: topic.unwrap_or_else(|| name.topic()),
+            name: name.clone(),
+            assets,
+        }
+    }
+
     /// The workload that derives, called after what it writes and not after the resource: two resources that would
     /// write the same topic twice ask for one name, and the platform refuses the second.
     #[must_use]
@@ -111,12 +172,6 @@ pub fn validate(group: &AssetGroup, settings: &Settings) -> Result<ValidGroup, I
             message,
         })
     };
-    let unsupported = |message: String| {
-        Err(Invalid {
-            reason: "Unsupported",
-            message,
-        })
-    };
     if spec.grouping.level.trim().is_empty() {
         return invalid(
             "spec.grouping.level must name a level of the Unified Namespace, workcenter for example".to_owned(),
@@ -133,29 +188,12 @@ pub fn validate(group: &AssetGroup, settings: &Settings) -> Result<ValidGroup, I
             "spec.stream.name and topic name one group's stream; set spec.grouping.value with them, or leave them out".to_owned(),
         );
     }
-    if spec.stream.engine == StreamEngineKind::KsqlDb {
-        return unsupported(
-            "this operator runs no ksqlDB queries; set spec.stream.engine: Native, which needs no ksqlDB and writes \
-             the same topics, or create the streams in ksqlDB yourself and remove the AssetGroup"
-                .to_owned(),
-        );
-    }
-    let usual = value.as_ref().map(|value| (value.stream(), value.topic()));
-    let (stream, topic) = usual.unzip();
-    let differs =
-        |asked: &Option<String>, usual: &Option<String>| asked.is_some() && asked != usual;
-    if differs(&spec.stream.name, &stream) || differs(&spec.stream.topic, &topic) {
-        return unsupported(format!(
-            "the engine Native names topics by their groups, here {}; leave spec.stream.name and topic out",
-            topic.unwrap_or_default()
+    if let Some(topic) = &spec.stream.topic
+        && !is_topic(topic)
+    {
+        return invalid(format!(
+            "spec.stream.topic '{topic}' cannot name a topic; use up to 249 letters, digits, '.', '_' and '-'"
         ));
-    }
-    if spec.stream.deletion_policy == DeletionPolicy::Delete {
-        return unsupported(
-            "the engine Native keeps derived topics; leave spec.stream.deletionPolicy out and delete them with Kafka's \
-             own tools when nobody reads them any more"
-                .to_owned(),
-        );
     }
     if spec.kafka == KafkaConnection::default() && settings.kafka.security_protocol.is_some() {
         return invalid(
@@ -168,16 +206,78 @@ pub fn validate(group: &AssetGroup, settings: &Settings) -> Result<ValidGroup, I
     Ok(ValidGroup {
         identity,
         brokers: brokers.unwrap_or_else(|| settings.kafka.brokers.clone()),
+        engine: engine(&spec, settings)?,
+        serving: Serving {
+            chosen_image: spec.serving.image.clone(),
+            image: spec
+                .serving
+                .image
+                .unwrap_or_else(|| settings.serving_image.clone()),
+            replicas: spec.serving.replicas.unwrap_or(1),
+            on_demand: spec.serving.activation == Activation::OnDemand,
+            idle_seconds: spec.serving.idle_seconds,
+        },
         kafka: spec.kafka,
         source_topic: spec.source_topic,
+        map_topic: spec.uns_map_topic,
         level: spec.grouping.level,
         value,
+        topic: spec.stream.topic,
+        deletion: spec.stream.deletion_policy,
         partitions: spec.stream.partitions,
         retention_ms: spec.stream.retention_ms,
-        image: settings.forwarder_image.clone(),
+        derive_image: settings.forwarder_image.clone(),
         resources: spec.serving.resources,
         spread: spec.serving.spread,
     })
+}
+
+fn is_topic(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=249).contains(&name.len()) && name.bytes().all(allowed) && name != "." && name != ".."
+}
+
+fn engine(spec: &AssetGroupSpec, settings: &Settings) -> Result<Engine, Invalid> {
+    let invalid = |message: String| Invalid {
+        reason: "Invalid",
+        message,
+    };
+    if spec.stream.engine == StreamEngineKind::Native {
+        if spec.stream.name.is_some() {
+            return Err(invalid(
+                "spec.stream.name names a stream of ksqlDB, which the engine Native does not make; leave it out".to_owned(),
+            ));
+        }
+        return Ok(Engine::Native);
+    }
+    let identifier = |field: &str, text: &str| {
+        Identifier::new(text).map_err(|error| invalid(format!("{field}: {error}")))
+    };
+    let url = spec.ksqldb.url.as_ref().or(settings.ksqldb.url.as_ref());
+    let url = url.ok_or_else(|| {
+        invalid(
+            "no ksqlDB server is known; set spec.ksqldb.url or the operator's KSQLDB_URL, or spec.stream.engine: Native, which \
+             needs none and writes the same topics"
+                .to_owned(),
+        )
+    })?;
+    let source = spec.ksqldb.source_stream.as_ref();
+    let map = spec.ksqldb.uns_map_table.as_ref();
+    let stream = spec.stream.name.as_deref();
+    Ok(Engine::KsqlDb(KsqlDb {
+        url: url.clone(),
+        source: identifier(
+            "spec.ksqldb.sourceStream",
+            source.unwrap_or(&settings.ksqldb.assets_stream),
+        )?,
+        map: identifier(
+            "spec.ksqldb.unsMapTable",
+            map.unwrap_or(&settings.ksqldb.uns_map),
+        )?,
+        stream: stream
+            .map(|name| identifier("spec.stream.name", name))
+            .transpose()?,
+    }))
 }
 
 #[cfg(test)]
@@ -185,12 +285,15 @@ mod tests {
     use ofa_crds::kafka::KafkaSettings;
 
     use super::*;
+    use crate::controllers::KsqlDbSettings;
 
     fn check(spec: &str) -> Result<ValidGroup, Invalid> {
         let settings = Settings {
             kafka: KafkaSettings::plain("kafka:9092"),
             control_topic: "control".to_owned(),
             forwarder_image: "forwarder".to_owned(),
+            serving_image: "serving".to_owned(),
+            ksqldb: KsqlDbSettings::default(),
         };
         let spec = serde_json::from_str(spec).unwrap();
         let mut group = AssetGroup::new("g", spec);
@@ -207,30 +310,29 @@ mod tests {
 
     #[test]
     fn what_cannot_run_is_refused_with_what_to_do() {
-        let stream = |stream: &str| {
+        for (stream, advice) in [
+            ("{}", "set spec.ksqldb.url"),
+            (r#"{"engine": "Native", "name": "other"}"#, "leave it out"),
+            (
+                r#"{"engine": "Native", "topic": "Süd"}"#,
+                "cannot name a topic",
+            ),
+        ] {
             let refused = check(&format!(
                 r#"{{"grouping": {{"level": "line", "value": "A"}}, "stream": {stream}}}"#
             ));
-            let refused = refused.unwrap_err();
-            (refused.reason, refused.to_string())
-        };
-        for (spec, advice) in [
-            ("{}", "set spec.stream.engine: Native"),
-            (
-                r#"{"engine": "Native", "topic": "other"}"#,
-                "here asset_stream_A_topic; leave spec.stream.name and topic out",
-            ),
-            (
-                r#"{"engine": "Native", "deletionPolicy": "Delete"}"#,
-                "leave spec.stream.deletionPolicy out",
-            ),
-        ] {
-            let (reason, message) = stream(spec);
-            assert_eq!(reason, "Unsupported");
+            let message = refused.unwrap_err().to_string();
             assert!(message.contains(advice), "{message}");
         }
-        let usual = r#"{"grouping": {"level": "l", "value": "A"}, "stream": {"engine": "Native", "topic": "asset_stream_A_topic"}}"#;
-        assert!(check(usual).is_ok());
+        let named = r#"{"grouping": {"level": "l", "value": "A"}, "stream": {"name": "a b"}, "ksqldb": {"url": "http://k"}}"#;
+        assert!(
+            check(named)
+                .unwrap_err()
+                .to_string()
+                .contains("spec.stream.name")
+        );
+        let usual = r#"{"grouping": {"level": "l", "value": "A"}, "stream": {"engine": "Native", "topic": "mine"}}"#;
+        assert_eq!(check(usual).unwrap().topic.as_deref(), Some("mine"));
         assert!(check(r#"{"grouping": {"level": " "}}"#).is_err());
     }
 

@@ -122,6 +122,14 @@ impl KsqlServers {
         }
     }
 
+    /// Forgets all resources: another operator has them now.
+    pub fn release_all(&self) {
+        for server in self.servers.lock().values() {
+            server.claims.lock().clear();
+            server.changed.notify_one();
+        }
+    }
+
     fn server(&self, url: &str) -> Result<Arc<Server>, KsqlError> {
         let mut servers = self.servers.lock();
         if let Some(server) = servers.get(url) {

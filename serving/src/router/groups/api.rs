@@ -7,14 +7,15 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use ofa_crds::GroupName;
+use ofa_crds::groups::Place;
 use serde::Serialize;
 use serde_json::json;
 
 use super::Groups;
-use super::directory::Place;
 use crate::http::ApiError;
+use crate::router::auth::Permission;
 use crate::query;
 use crate::selection::Selection;
 
@@ -60,22 +61,25 @@ pub(in crate::router) fn routes(groups: Groups) -> Router {
 
 async fn asset_stream(
     State(groups): State<Groups>,
+    Extension(permission): Extension<Permission>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    by_asset(&groups, "/asset_stream", query.as_deref(), &headers).await
+    by_asset(&groups, &permission, "/asset_stream", query.as_deref(), &headers).await
 }
 
 async fn asset_state(
     State(groups): State<Groups>,
+    Extension(permission): Extension<Permission>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    by_asset(&groups, "/asset_state", query.as_deref(), &headers).await
+    by_asset(&groups, &permission, "/asset_state", query.as_deref(), &headers).await
 }
 
 async fn by_asset(
     groups: &Groups,
+    permission: &Permission,
     path: &str,
     query: Option<&str>,
     headers: &HeaderMap,
@@ -83,23 +87,39 @@ async fn by_asset(
     let selection = Selection::from_query(query);
     let selection = selection.map_err(|error| ApiError::bad_request(error.to_string()))?;
     let group = groups.group_of(&selection)?;
+    check_allowed(permission, &group)?;
     groups.pass(&group, path, query, headers).await
 }
 
 async fn group_stream(
     State(groups): State<Groups>,
+    Extension(permission): Extension<Permission>,
     Path(group): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let group: GroupName = group.parse().map_err(|_| ApiError::not_found(NO_GROUP))?;
     groups.check_known(&group)?;
+    check_allowed(&permission, &group)?;
     groups
         .pass(&group, "/asset_stream", query.as_deref(), &headers)
         .await
 }
 
-async fn list_groups(State(groups): State<Groups>) -> Response {
+/// Whether the token allows the group.
+fn check_allowed(permission: &Permission, group: &GroupName) -> Result<(), ApiError> {
+    if permission.allows(group) {
+        return Ok(());
+    }
+    Err(ApiError::forbidden(
+        "the token does not allow this group; ask for one that does",
+    ))
+}
+
+async fn list_groups(
+    State(groups): State<Groups>,
+    Extension(permission): Extension<Permission>,
+) -> Response {
     let directory = groups.directory.read();
     let mut counts: std::collections::BTreeMap<GroupName, usize> = groups
         .registry
@@ -114,6 +134,7 @@ async fn list_groups(State(groups): State<Groups>) -> Response {
     );
     let listed: Vec<GroupAnswer> = counts
         .into_iter()
+        .filter(|(group, _)| permission.allows(group))
         .map(|(name, assets)| GroupAnswer {
             topic: name.topic(),
             serving: groups.registry.service(&name).is_some(),
@@ -126,6 +147,7 @@ async fn list_groups(State(groups): State<Groups>) -> Response {
 
 async fn list_assets(
     State(groups): State<Groups>,
+    Extension(permission): Extension<Permission>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let parameter = |name| {
@@ -144,7 +166,12 @@ async fn list_assets(
     let directory = groups.directory.read();
     let mut total = 0;
     let mut assets = Vec::new();
-    for (asset_uuid, group) in directory.search(&text, group.as_deref()) {
+    let allowed = |group: Option<&GroupName>| match group {
+        Some(group) => permission.allows(group),
+        None => permission == Permission::All,
+    };
+    let found = directory.search(&text, group.as_deref());
+    for (asset_uuid, group) in found.filter(|(_, group)| allowed(*group)) {
         total += 1;
         if assets.len() < limit {
             assets.push(AssetAnswer { asset_uuid, group });
@@ -192,7 +219,11 @@ impl Groups {
         query: Option<&str>,
         headers: &HeaderMap,
     ) -> Result<Response, ApiError> {
-        let service = self.registry.service(group).ok_or_else(|| {
+        let service = match self.registry.service(group) {
+            Some(service) => Some(service),
+            None => self.registry.wake(group).await,
+        };
+        let service = service.ok_or_else(|| {
             ApiError::unavailable("the group has no service at the moment", SERVICE_RETRY)
         })?;
         self.proxy.pass(service, path, query, headers).await

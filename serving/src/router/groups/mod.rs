@@ -1,21 +1,23 @@
 //! Groups of assets: which one an asset belongs to, and the service that streams it.
 //!
-//! The UNS map says the group of an asset ([`follow`] keeps a [`Directory`] of it); a [`GroupRegistry`] says where
+//! The UNS map says the group of an asset ([`Directory`]); a [`GroupRegistry`] says where
 //! a group's service is. Requests for an asset go to its group's service as they are ([`proxy`]).
 
 mod api;
-mod directory;
-mod follow;
+mod control_registry;
 mod proxy;
 mod registry;
 mod settings;
 
 use std::sync::Arc;
 
+use ofa_crds::kafka::DirectoryReader;
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 
-pub use directory::Directory;
+pub use ofa_crds::groups::Directory;
+
+pub use control_registry::ControlRegistry;
 pub use proxy::Proxy;
 pub use registry::{FileRegistry, GroupRegistry, RegistryError, TemplateRegistry};
 pub use settings::GroupsArgs;
@@ -34,30 +36,33 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Begins to follow the UNS map, if the settings say where groups' services are.
+    /// Begins to follow the UNS map, if it is known where groups' services are: from the settings, or `control`.
     ///
     /// # Errors
     /// When the settings are unusable.
     pub(super) fn start(
         args: &GroupsArgs,
         kafka: &ofa_crds::kafka::KafkaSettings,
+        control: Option<ControlRegistry>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Self>> {
-        let Some(registry) = args.registry(stop)? else {
-            return Ok(None);
+        let registry: Arc<dyn GroupRegistry> = match (args.registry(stop)?, control) {
+            (Some(registry), _) => registry,
+            (None, Some(control)) => Arc::new(control),
+            (None, None) => return Ok(None),
         };
-        let directory = Directory::new(args.strategy());
-        let directory = Arc::new(RwLock::new(directory));
-        follow::start(
-            kafka,
-            &args.uns_map_topic,
-            Arc::clone(&directory),
-            stop.clone(),
-        )?;
+        let reader = DirectoryReader::follow(kafka, &args.uns_map_topic, args.strategy())?;
+        let DirectoryReader { directory, news } = reader;
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            stopped.cancelled().await;
+            // The reader ends when nobody holds this.
+            drop(news);
+        });
         Ok(Some(Self {
             directory,
             registry,
-            proxy: Proxy::new(stop.clone())?,
+            proxy: Proxy::new(stop.clone())?.redirecting(args.group_redirect),
         }))
     }
 }

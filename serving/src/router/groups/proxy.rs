@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use futures::StreamExt as _;
 use reqwest::{Client, Url, redirect};
 use tokio::time::timeout;
@@ -39,6 +39,7 @@ const RESPONSE_HEADERS: [HeaderName; 4] = [
 pub struct Proxy {
     client: Client,
     stop: CancellationToken,
+    redirects: bool,
 }
 
 impl Proxy {
@@ -53,7 +54,17 @@ impl Proxy {
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .build()?;
-        Ok(Self { client, stop })
+        Ok(Self {
+            client,
+            stop,
+            redirects: false,
+        })
+    }
+
+    /// Sends clients to the services in place of asking these for them, if `redirects`.
+    #[must_use]
+    pub fn redirecting(self, redirects: bool) -> Self {
+        Self { redirects, ..self }
     }
 
     /// Asks the service at `base` for `path` and passes its answer on.
@@ -70,6 +81,9 @@ impl Proxy {
         let mut url = base;
         url.set_path(path);
         url.set_query(query);
+        if self.redirects {
+            return Ok(Redirect::temporary(url.as_str()).into_response());
+        }
         let mut request = self.client.get(url);
         for name in &REQUEST_HEADERS {
             for value in headers.get_all(name) {

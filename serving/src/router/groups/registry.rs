@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures::FutureExt as _;
+use futures::future::{self, BoxFuture};
 use ofa_crds::GroupName;
 use parking_lot::RwLock;
 use reqwest::Url;
@@ -54,6 +56,12 @@ pub trait GroupRegistry: Send + Sync {
 
     /// Groups that are known here, whether they have assets or not.
     fn groups(&self) -> Vec<GroupName>;
+
+    /// Has a group's service started, where that is done on demand, and waits until it is ready; `None` if that is
+    /// not to be had.
+    fn wake<'a>(&'a self, group: &'a GroupName) -> BoxFuture<'a, Option<Url>> {
+        future::ready(self.service(group)).boxed()
+    }
 }
 
 /// A service for every group, under the name that it has on every platform ([`GroupName::service`]).
@@ -155,7 +163,7 @@ fn read(path: &Path) -> Result<Services, RegistryError> {
     parsed.collect()
 }
 
-fn parse_url(text: &str) -> Result<Url, RegistryError> {
+pub(super) fn parse_url(text: &str) -> Result<Url, RegistryError> {
     let url = Url::parse(text).ok().filter(|url| {
         let plain = url.scheme() == "http" && url.has_host() && url.username().is_empty();
         plain && url.path() == "/" && url.query().is_none() && url.fragment().is_none()

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{FileRegistry, GroupRegistry, TemplateRegistry};
 
-/// Where groups come from and where their services are. Without either of the two addresses the router serves no groups.
+/// Where groups come from and where their services are. Without either of the two addresses the services are those that the operator
+/// tells of on the control topic.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Groups")]
 pub struct GroupsArgs {
@@ -20,12 +21,15 @@ pub struct GroupsArgs {
     /// JSON file with the address of each group's service: {"Weld": "http://10.0.0.7:5555"}; followed while it changes
     #[arg(long, env = "GROUP_SERVICES")]
     pub(super) group_services: Option<PathBuf>,
+    /// Sends clients on to groups' services, which they must be able to reach themselves, in place of passing everything on
+    #[arg(long, env = "GROUP_REDIRECT", conflicts_with = "jwt_jwks")]
+    pub(super) group_redirect: bool,
     /// Compacted topic that says to which levels of the Unified Namespace each asset belongs
     #[arg(long, env = "UNS_MAP_TOPIC", default_value = UNS_MAP_TOPIC)]
     pub(super) uns_map_topic: String,
     /// Level of the Unified Namespace whose values are the groups
     #[arg(long, env = "GROUPING_LEVEL", default_value = "workcenter")]
-    pub(super) grouping_level: String,
+    pub(in crate::router) grouping_level: String,
 }
 
 impl GroupsArgs {

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ofa_crds::groups::GroupNameError;
-use ofa_crds::{GroupName, GroupingStrategy, UnsEntry};
+use super::{GroupName, GroupNameError, GroupingStrategy, UnsEntry};
 
 /// Every registered asset with its group.
 pub struct Directory {
@@ -123,8 +122,7 @@ impl Directory {
 
 #[cfg(test)]
 mod tests {
-    use ofa_crds::UnsLevel;
-
+    use super::super::UnsLevel;
     use super::*;
 
     fn directory(entries: &[(&str, &str)]) -> Directory {

@@ -4,20 +4,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ofa_crds::UnsEntry;
-use ofa_crds::kafka::KafkaSettings;
-use ofa_crds::names::asset_of_key;
 use parking_lot::RwLock;
-use rdkafka::consumer::Consumer as _;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{Message as _, Offset, TopicPartitionList};
-use tokio_util::sync::CancellationToken;
+use rdkafka::{ClientContext, Message as _, Offset, TopicPartitionList};
+use thiserror::Error;
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::Directory;
-use crate::kafka;
+use super::{KafkaSettings, KafkaSettingsError};
+use crate::groups::{Directory, GroupingStrategy, UnsEntry};
+use crate::names::asset_of_key;
 
 /// How long to wait for a record before looking whether to stop.
 const POLL: Duration = Duration::from_millis(100);
@@ -31,33 +31,84 @@ const PARTITIONS_INTERVAL: Duration = Duration::from_secs(30);
 /// How long one request to Kafka may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Begins to read on a thread of its own; it ends with `stop`.
-pub(super) fn start(
-    kafka: &KafkaSettings,
-    topic: &str,
-    directory: Arc<RwLock<Directory>>,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let settings = [("auto.offset.reset", "earliest")];
-    let follower = Follower {
-        consumer: kafka::consumer(kafka, "uns_map", &settings)?,
-        topic: topic.to_owned(),
-        directory,
-        stop,
-        pending: BTreeSet::new(),
-        partitions: 0,
-    };
-    std::thread::Builder::new()
-        .name("uns-map".to_owned())
-        .spawn(move || follower.run())?;
-    Ok(())
+/// The UNS map cannot be followed.
+#[derive(Debug, Error)]
+pub enum FollowError {
+    /// The settings are unusable.
+    #[error(transparent)]
+    Settings(#[from] KafkaSettingsError),
+    /// Kafka's client refused.
+    #[error("the UNS map cannot be followed: {0}; check the Kafka settings")]
+    Client(#[from] KafkaError),
+    /// No thread is to be had.
+    #[error("the UNS map cannot be followed: {0}; allow this program more threads")]
+    Thread(#[from] std::io::Error),
 }
 
+/// Assets and their groups, kept as the UNS map is for as long as this is held.
+#[derive(Clone)]
+pub struct DirectoryReader {
+    /// What is known.
+    pub directory: Arc<RwLock<Directory>>,
+    /// A number that changes whenever something else is known.
+    pub news: watch::Receiver<u64>,
+}
+
+impl DirectoryReader {
+    /// Begins to read the compacted topic of the map, on a thread of its own. A topic that is not there is waited for.
+    ///
+    /// # Errors
+    /// When the settings are unusable.
+    pub fn follow(
+        kafka: &KafkaSettings,
+        topic: &str,
+        strategy: impl GroupingStrategy + 'static,
+    ) -> Result<Self, FollowError> {
+        let mut config = kafka.client_config()?;
+        config
+            // Required by the client, not used: nothing is committed.
+            .set("group.id", "ofa_uns_map_reader")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "earliest")
+            .set("fetch.error.backoff.ms", "100");
+        let (sender, news) = watch::channel(0);
+        let directory = Arc::new(RwLock::new(Directory::new(strategy)));
+        let follower = Follower {
+            consumer: config.create_with_context(Quiet)?,
+            topic: topic.to_owned(),
+            directory: Arc::clone(&directory),
+            news: sender,
+            pending: BTreeSet::new(),
+            partitions: 0,
+        };
+        std::thread::Builder::new()
+            .name("uns-map".to_owned())
+            .spawn(move || follower.run())?;
+        Ok(Self { directory, news })
+    }
+}
+
+/// What goes wrong is returned by `poll` too, and told there if it matters.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        debug!(target: "librdkafka", ?level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(target: "librdkafka", %error, reason);
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
 struct Follower {
-    consumer: kafka::Consumer,
+    consumer: BaseConsumer<Quiet>,
     topic: String,
     directory: Arc<RwLock<Directory>>,
-    stop: CancellationToken,
+    news: watch::Sender<u64>,
     /// Partitions that have not been read to their end yet.
     pending: BTreeSet<i32>,
     partitions: i32,
@@ -66,7 +117,7 @@ struct Follower {
 impl Follower {
     fn run(mut self) {
         let mut checked_at = None::<Instant>;
-        while !self.stop.is_cancelled() {
+        while !self.news.is_closed() {
             if checked_at.is_none_or(|at| at.elapsed() >= PARTITIONS_INTERVAL) {
                 match self.take_partitions() {
                     Err(error) if self.partitions == 0 => {
@@ -91,6 +142,7 @@ impl Follower {
                 let was_pending = self.pending.remove(&partition);
                 if was_pending && self.pending.is_empty() {
                     self.directory.write().set_caught_up();
+                    self.news.send_modify(|count| *count += 1);
                     info!(topic = self.topic, "the UNS map is read");
                 }
             }
@@ -101,7 +153,9 @@ impl Follower {
     }
 
     fn take(&self, record: &BorrowedMessage<'_>) {
-        if let Err(reason) = apply(&self.directory, record) {
+        let applied = apply(&self.directory, record);
+        self.news.send_modify(|count| *count += 1);
+        if let Err(reason) = applied {
             let (partition, offset) = (record.partition(), record.offset());
             warn!(
                 partition,
