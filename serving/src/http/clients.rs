@@ -137,7 +137,11 @@ mod tests {
         });
         let [one, other]: [IpAddr; 2] = ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse().unwrap());
         let now = Instant::now();
-        let taken = |address, now| (0..100).take_while(|_| clients.take(address, now).is_ok()).count();
+        let taken = |address, now| {
+            (0..100)
+                .take_while(|_| clients.take(address, now).is_ok())
+                .count()
+        };
         assert_eq!(taken(one, now), 20);
         assert_eq!(taken(other, now), 20);
         assert_eq!(taken(one, now + Duration::from_millis(550)), 5);

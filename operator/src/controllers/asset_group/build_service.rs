@@ -86,7 +86,11 @@ fn chosen(valid: &ValidGroup, group: &Group, replicas: u16) -> String {
     valid.identity.chosen(&(
         (&valid.kafka, &valid.brokers, &group.topic),
         (group.name.as_str(), replicas),
-        (&serving.chosen_image, serving.on_demand, serving.idle_seconds),
+        (
+            &serving.chosen_image,
+            serving.on_demand,
+            serving.idle_seconds,
+        ),
         (&valid.resources, &valid.spread),
     ))
 }

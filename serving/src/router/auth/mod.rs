@@ -162,7 +162,15 @@ impl Source {
                 .await
                 .map_err(|error| KeysError::File(path.clone(), error))?,
             Self::Url(url, client) => {
-                let fetched = async { client.get(url.clone()).send().await?.error_for_status()?.bytes().await };
+                let fetched = async {
+                    client
+                        .get(url.clone())
+                        .send()
+                        .await?
+                        .error_for_status()?
+                        .bytes()
+                        .await
+                };
                 let failed = |error| KeysError::Url(url.clone(), error);
                 fetched.await.map_err(failed)?.to_vec()
             }
@@ -195,11 +203,12 @@ impl Auth {
         let value = value.and_then(|value| value.to_str().ok());
         let token = value.and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+            scheme
+                .eq_ignore_ascii_case("bearer")
+                .then_some(token.trim())
         });
-        let token = token.ok_or_else(|| {
-            ApiError::unauthorized("send a token: Authorization: Bearer <token>")
-        })?;
+        let token = token
+            .ok_or_else(|| ApiError::unauthorized("send a token: Authorization: Bearer <token>"))?;
         let claims = self.claims(token);
         let claims = claims.ok_or_else(|| {
             ApiError::unauthorized("the token is not valid, or not any more; get a new one")

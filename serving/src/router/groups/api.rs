@@ -15,8 +15,8 @@ use serde_json::json;
 
 use super::Groups;
 use crate::http::ApiError;
-use crate::router::auth::Permission;
 use crate::query;
+use crate::router::auth::Permission;
 use crate::selection::Selection;
 
 /// When to ask again while the map of assets is read.
@@ -65,7 +65,14 @@ async fn asset_stream(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    by_asset(&groups, &permission, "/asset_stream", query.as_deref(), &headers).await
+    by_asset(
+        &groups,
+        &permission,
+        "/asset_stream",
+        query.as_deref(),
+        &headers,
+    )
+    .await
 }
 
 async fn asset_state(
@@ -74,7 +81,14 @@ async fn asset_state(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    by_asset(&groups, &permission, "/asset_state", query.as_deref(), &headers).await
+    by_asset(
+        &groups,
+        &permission,
+        "/asset_state",
+        query.as_deref(),
+        &headers,
+    )
+    .await
 }
 
 async fn by_asset(

@@ -61,7 +61,7 @@ impl ControlRegistry {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => warn!(%group, %error, "the operator is not told to wake a group"),
                 Err(_) => {
-                    warn!(%group, "the operator is not told to wake a group: Kafka is silent")
+                    warn!(%group, "the operator is not told to wake a group: Kafka is silent");
                 }
             }
         }

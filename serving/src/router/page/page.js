@@ -39,7 +39,7 @@ async function refresh() {
   }
   try {
     const { groups } = await fetchJson("groups");
-    byId("groups").replaceChildren(...groups.map((group) => row(group.name, group.assets, group.serving ? "yes" : "no")));
+    byId("groups").replaceChildren(...groups.map((group) => row(group.name, group.assets, group.serving ? "awake" : "asleep")));
     showGroupChoice(groups.map((group) => group.name));
   } catch (error) {
     byId("groups").replaceChildren(row("This router serves no groups", "", ""));
@@ -118,6 +118,7 @@ function watch(asset, group) {
   source.addEventListener("open", showConnection);
   source.addEventListener("error", () => retryIfClosed(asset, group, source));
   showConnection();
+  rememberWatched();
 }
 
 // EventSource comes back by itself from a broken connection, but gives up on an answer that is no stream.
@@ -138,6 +139,26 @@ function unwatch(asset) {
   watched.delete(asset);
   dirty.delete(entry);
   showConnection();
+  rememberWatched();
+}
+
+// The page's address names the assets, so that it can be kept, sent and loaded again.
+function rememberWatched() {
+  const names = new URLSearchParams([...watched.keys()].map((asset) => ["asset", asset]));
+  history.replaceState(null, "", `#${names}`);
+}
+
+async function watchRemembered() {
+  const names = new URLSearchParams(location.hash.slice(1)).getAll("asset");
+  for (const name of names.slice(0, MAX_WATCHED)) {
+    try {
+      const { assets } = await fetchJson(`assets?${new URLSearchParams({ search: name, limit: "1000" })}`);
+      const found = assets.find((it) => it.asset_uuid === name && it.group !== null);
+      if (found && !watched.has(name)) watch(name, found.group);
+    } catch {
+      byId("hint").textContent = `${name} cannot be looked up at the moment; choose it from the list.`;
+    }
+  }
 }
 
 function update(entry, data) {
@@ -213,4 +234,4 @@ byId("search").addEventListener("input", () => {
 byId("group").addEventListener("change", search);
 setInterval(paint, PAINT_MS);
 refresh();
-search();
+watchRemembered().then(search);
