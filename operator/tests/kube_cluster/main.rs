@@ -13,6 +13,7 @@ mod config;
 mod crds;
 mod deletion;
 mod drift;
+mod gitops;
 mod idle;
 mod kill;
 mod leader;

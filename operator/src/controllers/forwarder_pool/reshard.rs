@@ -59,11 +59,16 @@ fn decide(
     observed: &Observed,
 ) -> Action {
     let forwarders = observed.forwarders.as_ref();
+    // Before there is a map nobody publishes, and no forwarder becomes ready: platforms that replace an outdated one only
+    // when a new one is ready would wait for the map as it waits for them.
+    let publishing = published.map.is_some();
     step(&Seen {
         published: published.map.as_deref(),
         wanted: map,
         not_ready: &not_ready(map, shards),
-        without_credentials: without_credentials(forwarders),
+        without_credentials: forwarders
+            .filter(|_| publishing)
+            .and_then(without_credentials),
         forwarders_behind: &running_behind(forwarders, published),
         routers_behind: &routers_behind(settling, published),
         routers_settled: settling.routers_settled,
@@ -80,8 +85,8 @@ fn not_ready(map: &ShardMap, shards: &[Candidate]) -> BTreeSet<ShardName> {
 
 /// A forwarder that runs and was started before the newest shard had credentials; one that starts later starts
 /// with them.
-fn without_credentials(forwarders: Option<&WorkloadState>) -> Option<&str> {
-    let mut instances = forwarders?.instances.iter();
+fn without_credentials(forwarders: &WorkloadState) -> Option<&str> {
+    let mut instances = forwarders.instances.iter();
     let outdated =
         instances.find(|instance| !instance.current && instance.phase == Phase::Running)?;
     Some(&outdated.name)
@@ -254,6 +259,62 @@ mod tests {
     use ofa_crds::shard_map::Shard;
 
     use super::*;
+    use crate::platform::{InstanceState, Owner, WorkloadId};
+
+    #[test]
+    fn the_first_map_waits_for_no_forwarder_that_only_the_map_makes_ready() {
+        let outdated = InstanceState {
+            name: "f-0".into(),
+            ordinal: 0,
+            host: String::new(),
+            phase: Phase::Running,
+            ready: false,
+            current: false,
+            restarts: 0,
+            stuck: false,
+            process: None,
+            message: None,
+        };
+        let forwarders = WorkloadState {
+            id: WorkloadId::new("n", "f"),
+            owner: Owner {
+                kind: "ForwarderPool".into(),
+                name: "f".into(),
+                uid: "u".into(),
+            },
+            wanted: 1,
+            instances: vec![outdated],
+            held_back: false,
+        };
+        let observed = Observed {
+            forwarders: Some(forwarders),
+            ..Observed::default()
+        };
+        let map = |names: &[&str]| {
+            let shards = names.iter().map(|name| Shard {
+                name: name.parse().unwrap(),
+                urls: vec!["nats://h:4222".into()],
+                advertised_urls: vec![],
+            });
+            ShardMap::from_ring(1, shards.collect(), 8).unwrap()
+        };
+        let next = |published| {
+            let published = Published {
+                map: published,
+                ..Published::default()
+            };
+            decide(
+                &map(&["a", "b"]),
+                &[],
+                &published,
+                &Settling::default(),
+                &observed,
+            )
+        };
+        assert!(matches!(next(None), Action::Publish(_)));
+        let before = Some(Arc::new(map(&["a"])));
+        assert!(matches!(next(before), Action::Wait(Reason::Credentials(_))));
+    }
 
     #[test]
     fn how_much_moves_is_said() {
