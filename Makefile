@@ -2,7 +2,7 @@
 # Variables: OFA_CACHE (where servers and tools are installed), and those named below.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e-swarm bench soak fmt lint generate check-generated
+.PHONY: help demo test e2e-swarm bench soak chaos fmt lint generate check-generated
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ bench: ## the benchmarks, one line each
 
 soak: ## the simulation of faults with 100,000 schedules
 	@OFA_SIM_SCHEDULES=100000 cargo test --release -p ofa-forwarder --lib simulation
+
+chaos: ## 200 schedules of faults against real processes (OFA_CHAOS_SCHEDULES, OFA_CHAOS_SEED)
+	@OFA_CHAOS_SCHEDULES=$${OFA_CHAOS_SCHEDULES:-200} e2e/tools/test --test chaos -- --nocapture
 
 fmt: ## format the code
 	@cargo fmt --all

@@ -4,6 +4,7 @@
 //! A test is a [`scene::scenario`]; what it can put on the stage is in [`scene::Scene`].
 
 pub mod bench;
+pub mod chaos;
 pub mod forwarder;
 pub mod http;
 pub mod kafka;

@@ -81,13 +81,21 @@ impl Load {
     /// # Errors
     /// When the producer cannot be made.
     pub fn start(broker: &Broker, topic: &str, pace: Pace) -> Result<Self> {
+        Self::go_on(broker, topic, pace, 0)
+    }
+
+    /// Goes on where another load of the same pace has stopped, behind its `written` events.
+    ///
+    /// # Errors
+    /// When the producer cannot be made.
+    pub fn go_on(broker: &Broker, topic: &str, pace: Pace, written: u64) -> Result<Self> {
         let mut config = broker.producer_config()?;
         // As OpenFactory's own Java and Python producers place keys.
         config.set("partitioner", "murmur2_random");
         let producer = config.create_with_context(Failures::default())?;
         let (stop, written) = (
             Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicU64::new(written)),
         );
         let writer = Writer {
             producer,
@@ -109,7 +117,7 @@ impl Load {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Stops, and waits until Kafka has every event. Returns their number.
+    /// Stops, and waits until Kafka has every event. Returns the number written, earlier loads included.
     ///
     /// # Errors
     /// When Kafka has not taken all of them.
@@ -139,10 +147,11 @@ struct Writer {
 impl Writer {
     fn run(&self) -> Result<()> {
         let began = Instant::now();
-        let mut next = 0;
+        let first = self.written.load(Ordering::Relaxed);
+        let mut next = first;
         while !self.stop.load(Ordering::Relaxed) {
             let due = began.elapsed().as_millis() * u128::from(self.pace.rate) / 1000;
-            while u128::from(next) < due {
+            while u128::from(next - first) < due {
                 self.write(next)?;
                 next += 1;
                 self.written.store(next, Ordering::Relaxed);
@@ -153,7 +162,11 @@ impl Writer {
             .flush(FLUSH_TIMEOUT)
             .context("the last events are not written")?;
         let failed = self.producer.context().0.load(Ordering::Relaxed);
-        anyhow::ensure!(failed == 0, "Kafka has not taken {failed} of {next} events");
+        anyhow::ensure!(
+            failed == 0,
+            "Kafka has not taken {failed} of {} events",
+            next - first
+        );
         Ok(())
     }
 

@@ -59,12 +59,21 @@ pub async fn scenario(name: &str, body: impl AsyncFnOnce(&Scene) -> Result<()>) 
         Ok(broker) => broker.clone(),
         Err(error) => fail(name, &error),
     };
-    perform(name, broker, body).await;
+    perform(name, broker, LIMIT, body).await;
 }
 
 /// Runs a scenario with a broker of its own, which `body` may ruin: it is given the broker's folder.
 pub async fn scenario_with_own_broker(
     name: &str,
+    body: impl AsyncFnOnce(&Scene, Broker) -> Result<()>,
+) {
+    scenario_with_own_broker_within(name, LIMIT, body).await;
+}
+
+/// The same for a scenario that may take longer than usual.
+pub async fn scenario_with_own_broker_within(
+    name: &str,
+    limit: Duration,
     body: impl AsyncFnOnce(&Scene, Broker) -> Result<()>,
 ) {
     let started = async { Broker::start(&folder(&format!("{name}-kafka"))?).await };
@@ -73,20 +82,26 @@ pub async fn scenario_with_own_broker(
         Err(error) => fail(name, &error),
     };
     let shown = Arc::new(broker.twin());
-    perform(name, shown, async |scene: &Scene| body(scene, broker).await).await;
+    let body = async |scene: &Scene| body(scene, broker).await;
+    perform(name, shown, limit, body).await;
 }
 
-async fn perform(name: &str, broker: Arc<Broker>, body: impl AsyncFnOnce(&Scene) -> Result<()>) {
+async fn perform(
+    name: &str,
+    broker: Arc<Broker>,
+    limit: Duration,
+    body: impl AsyncFnOnce(&Scene) -> Result<()>,
+) {
     let began = Instant::now();
     let scene = match Scene::new(name, broker).await {
         Ok(scene) => scene,
         Err(error) => fail(name, &error),
     };
     let body = AssertUnwindSafe(body(&scene)).catch_unwind();
-    let outcome = match tokio::time::timeout(LIMIT, body).await {
+    let outcome = match tokio::time::timeout(limit, body).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => Err(anyhow!("it panicked, see above")),
-        Err(_) => Err(anyhow!("it hangs: not done after {} s", LIMIT.as_secs())),
+        Err(_) => Err(anyhow!("it hangs: not done after {} s", limit.as_secs())),
     };
     match outcome {
         Ok(()) => say(&format!(
@@ -235,12 +250,13 @@ impl Scene {
     /// When something is not confirmed within 40 s.
     pub async fn everything_committed(&self) -> Result<Expected> {
         let ends = self.broker.ends(&self.topic)?;
+        let mut committed = Positions::new();
         wait::until("everything to be committed", SETTLE_TIMEOUT, async || {
-            let committed = self.broker.committed(&self.group, &self.topic)?;
+            committed = self.broker.committed(&self.group, &self.topic)?;
             Ok(report::distance(&committed, &ends) == 0)
         })
         .await
-        .with_context(|| format!("the topic ends at {ends:?}"))?;
+        .with_context(|| format!("the topic ends at {ends:?}, committed is {committed:?}"))?;
         self.broker.expected(&self.topic, &ends)
     }
 

@@ -105,8 +105,15 @@ impl ConsumerContext for Context {
             });
     }
 
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        if let Err(error) = result {
+    /// A commit may fail as a whole, or for some partitions only.
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        let each = || {
+            offsets
+                .elements()
+                .iter()
+                .try_for_each(|element| element.error())
+        };
+        if let Err(error) = result.and_then(|()| each()) {
             self.inner.lock().commit_failure = Some(error.to_string());
         }
     }

@@ -35,6 +35,8 @@ impl Pump {
 
     fn on_rebalance(&mut self, rebalance: Rebalance) -> Result<(), SourceError> {
         info!(?rebalance, "the group has changed");
+        // What was committed meanwhile may have been lost, without a word.
+        self.state.tracker.forget_committed();
         match rebalance {
             Rebalance::Assign(partitions) => self.take_partitions(&partitions),
             Rebalance::Revoke(partitions) => {

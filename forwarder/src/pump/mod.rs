@@ -30,6 +30,10 @@ use routing::Progress;
 /// How often watermarks are committed: what a crash repeats at most. A commit costs Kafka little.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
 
+/// How often every position is committed, changed or not: librdkafka forgets commits that wait for an answer while the
+/// group changes, without a word, and a partition with nothing new would stay behind.
+const RECOMMIT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How often librdkafka's events are looked at while records flow, and how long to wait for a record or
 /// a confirmation when there is none.
 const TICK: Duration = Duration::from_millis(10);
@@ -68,6 +72,7 @@ pub(crate) struct State {
     /// Sinks of shards that have left the map with something on the way, and until when they may confirm it.
     leaving: Vec<(SinkId, Instant)>,
     committed_at: Instant,
+    recommitted_at: Instant,
     reported_at: Instant,
     events_at: Instant,
     poison_log: LogLimit,
@@ -84,6 +89,7 @@ impl State {
             catch_up: None,
             leaving: Vec::new(),
             committed_at: now,
+            recommitted_at: now,
             reported_at: now,
             events_at: now,
             poison_log: LogLimit::default(),
@@ -194,6 +200,10 @@ impl Pump {
     fn commit_when_due(&mut self) {
         if self.state.committed_at.elapsed() >= COMMIT_INTERVAL {
             self.state.committed_at = Instant::now();
+            if self.state.recommitted_at.elapsed() >= RECOMMIT_INTERVAL {
+                self.state.recommitted_at = Instant::now();
+                self.state.tracker.forget_committed();
+            }
             let positions = self
                 .state
                 .tracker
