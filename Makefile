@@ -19,8 +19,8 @@ e2e-swarm: ## a factory on a Docker Swarm of three engines, a shard rolled under
 bench: ## the benchmarks, one line each
 	@e2e/tools/bench
 
-soak: ## the simulation of faults with 100,000 schedules
-	@OFA_SIM_SCHEDULES=100000 cargo test --release -p ofa-forwarder --lib simulation
+soak: ## the simulations of faults with 100,000 schedules
+	@OFA_SIM_SCHEDULES=100000 cargo test --release -p ofa-forwarder -p ofa-client --lib simulation
 
 chaos: ## 200 schedules of faults against real processes (OFA_CHAOS_SCHEDULES, OFA_CHAOS_SEED)
 	@OFA_CHAOS_SCHEDULES=$${OFA_CHAOS_SCHEDULES:-200} e2e/tools/test --test chaos -- --nocapture

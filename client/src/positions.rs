@@ -127,9 +127,21 @@ impl Positions {
 
     /// Takes in an event of `asset` that has just arrived.
     pub fn accept(&mut self, asset: &str, cursor: &Cursor, prev: Option<u64>) -> Verdict {
+        self.accept_late(asset, cursor, prev, self.interruptions)
+    }
+
+    /// Takes in an event of `asset` that arrived when [`Self::interruptions`] was `arrived_at`: it proves nothing about
+    /// a connection that was made since.
+    pub fn accept_late(
+        &mut self,
+        asset: &str,
+        cursor: &Cursor,
+        prev: Option<u64>,
+        arrived_at: u64,
+    ) -> Verdict {
         let verdict = self.judge(asset, cursor, prev);
         if verdict != Verdict::Stale {
-            self.note(asset, cursor, self.interruptions);
+            self.note(asset, cursor, arrived_at);
         }
         verdict
     }
@@ -142,7 +154,7 @@ impl Positions {
         }
         let before = latest(self.find(asset, cursor), self.known(cursor));
         // That it could be asked for says nothing about the connection.
-        let interruptions = before.map_or(self.interruptions, |(_, interruptions)| interruptions);
+        let interruptions = before.map_or(0, |(_, interruptions)| interruptions);
         self.note(asset, cursor, interruptions);
         true
     }

@@ -30,11 +30,19 @@ type Lane = (String, String, u32);
 /// How far a partition is complete: the offset after the last of which everything before is known.
 pub type Heads = BTreeMap<u32, u64>;
 
+/// An event that waits.
+#[derive(Debug)]
+struct Held {
+    event: Event,
+    /// How many interruptions there had been when it arrived.
+    arrived_at: u64,
+}
+
 /// Puts events in order, drops what was seen and names what is missing.
 #[derive(Debug, Default)]
 pub struct Sequencer {
     positions: Positions,
-    held: BTreeMap<Lane, BTreeMap<u64, Event>>,
+    held: BTreeMap<Lane, BTreeMap<u64, Held>>,
     count: usize,
     /// Events of [`Origin::Former`] are expected.
     moving: bool,
@@ -79,7 +87,7 @@ impl Sequencer {
     pub fn missing<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = (&'a str, u32, u64)> + 'a {
         let lanes = self.held.iter().filter(move |((_, it, _), _)| it == topic);
         lanes.filter_map(|((asset, _, partition), events)| {
-            let cursor = events.values().next()?.cursor.as_ref()?;
+            let cursor = events.values().next()?.event.cursor.as_ref()?;
             let first = self.positions.first_unknown(asset, cursor)?;
             Some((asset.as_str(), *partition, first))
         })
@@ -117,11 +125,11 @@ impl Sequencer {
 
     fn pass_held(&mut self, out: &mut Vec<Item>) {
         self.count = 0;
-        for event in std::mem::take(&mut self.held)
+        for held in std::mem::take(&mut self.held)
             .into_values()
             .flat_map(BTreeMap::into_values)
         {
-            self.pass(event, out);
+            self.pass(held.event, held.arrived_at, out);
         }
     }
 
@@ -135,20 +143,16 @@ impl Sequencer {
             self.hold(lane, event, out);
             return;
         }
-        self.pass(event, out);
+        self.pass(event, self.positions.interruptions(), out);
         self.release(&lane, out);
     }
 
     /// Takes in an event that was asked for, together with all of the asset before it.
     pub fn fill(&mut self, event: Event, out: &mut Vec<Item>) {
-        let (Some(lane), Some(cursor)) = (lane_of(&event), &event.cursor) else {
+        let Some(lane) = lane_of(&event) else {
             return;
         };
-        if self.positions.fill(&event.asset, cursor) {
-            out.push(Item::Event(event));
-        } else {
-            out.push(Item::Stale(event));
-        }
+        self.pass_as_next(event, out);
         self.release(&lane, out);
     }
 
@@ -163,8 +167,9 @@ impl Sequencer {
     ) {
         for lane in self.lanes_of(topic) {
             let head = heads.get(&lane.2).copied().unwrap_or(0);
-            while let Some(event) = self.take_held(&lane, |event| offset(event) < head) {
-                // It has come over the connection, and nothing before it is missing.
+            while let Some(Held { event, .. }) = self.take_held(&lane, |event| offset(event) < head)
+            {
+                // It may have come over a connection that is lost by now, so it proves nothing about this one.
                 self.pass_as_next(event, out);
             }
         }
@@ -215,7 +220,9 @@ impl Sequencer {
     fn hold(&mut self, lane: Lane, event: Event, out: &mut Vec<Item>) {
         let offset = offset(&event);
         let events = self.held.entry(lane).or_default();
-        if events.insert(offset, event).is_none() {
+        let arrived_at = self.positions.interruptions();
+        let held = Held { event, arrived_at };
+        if events.insert(offset, held).is_none() {
             self.count += 1;
         }
         if self.count <= MAX_HELD {
@@ -236,7 +243,8 @@ impl Sequencer {
     fn release(&mut self, lane: &Lane, out: &mut Vec<Item>) {
         let (moving, joining) = (self.moving, self.joining);
         loop {
-            let Some(event) = self.held.get(lane).and_then(|it| it.values().next()) else {
+            let first = self.held.get(lane).and_then(|it| it.values().next());
+            let Some(Held { event, .. }) = first else {
                 return;
             };
             let is_due = self.is_settled(event)
@@ -244,15 +252,16 @@ impl Sequencer {
             if !is_due {
                 return;
             }
-            if let Some(event) = self.take_held(lane, |_| true) {
-                self.pass(event, out);
+            if let Some(held) = self.take_held(lane, |_| true) {
+                self.pass(held.event, held.arrived_at, out);
             }
         }
     }
 
-    fn take_held(&mut self, lane: &Lane, wanted: impl Fn(&Event) -> bool) -> Option<Event> {
+    fn take_held(&mut self, lane: &Lane, wanted: impl Fn(&Event) -> bool) -> Option<Held> {
         let events = self.held.get_mut(lane)?;
-        let event = events.first_entry().filter(|it| wanted(it.get()))?.remove();
+        let first = events.first_entry();
+        let event = first.filter(|it| wanted(&it.get().event))?.remove();
         if events.is_empty() {
             self.held.remove(lane);
         }
@@ -261,25 +270,25 @@ impl Sequencer {
     }
 
     /// Passes an event on before which nothing is missing.
-    fn pass_as_next(&mut self, mut event: Event, out: &mut Vec<Item>) {
-        let known = event.prev;
-        event.prev = Some(0);
+    fn pass_as_next(&mut self, event: Event, out: &mut Vec<Item>) {
         let Some(cursor) = &event.cursor else { return };
-        let verdict = self.positions.accept(&event.asset, cursor, event.prev);
-        event.prev = known;
-        out.push(match verdict {
-            Verdict::Stale => Item::Stale(event),
-            _ => Item::Event(event),
+        out.push(if self.positions.fill(&event.asset, cursor) {
+            Item::Event(event)
+        } else {
+            Item::Stale(event)
         });
     }
 
-    fn pass(&mut self, event: Event, out: &mut Vec<Item>) {
+    fn pass(&mut self, event: Event, arrived_at: u64, out: &mut Vec<Item>) {
         let Some(cursor) = &event.cursor else {
             out.push(Item::Event(event));
             return;
         };
         let (topic, partition) = (cursor.topic.clone(), cursor.partition);
-        let extent = match self.positions.accept(&event.asset, cursor, event.prev) {
+        let verdict = self
+            .positions
+            .accept_late(&event.asset, cursor, event.prev, arrived_at);
+        let extent = match verdict {
             Verdict::Stale => {
                 out.push(Item::Stale(event));
                 return;

@@ -181,6 +181,11 @@ impl Join {
         self.due = Some(now);
     }
 
+    #[cfg(test)]
+    pub(super) fn forget_to_ask_again(&mut self) {
+        self.again.clear();
+    }
+
     /// Events may have been missed.
     pub(crate) fn interrupted(&mut self, now: Instant) {
         self.sequencer.interrupted();

@@ -5,6 +5,8 @@
 mod batch;
 pub(crate) mod join;
 mod service;
+#[cfg(test)]
+mod simulation;
 
 pub(crate) use join::{Join, Part, Scope};
 pub use service::ReplayError;

@@ -1,0 +1,403 @@
+//! [`Join`] against models of what surrounds it, in schedules drawn from a seed: a topic, forwarders that do not always
+//! know an asset's event before, a node that dies with what is on its way, other nodes that learn of a subscription
+//! late, and a replay service that answers slowly, in pieces, or not at all.
+//!
+//! A schedule fails when an event is missing, comes twice or out of order, or when a gap is announced that could have
+//! been filled. To show that it would notice, [`Defect`]s are put in on purpose: each has to be caught.
+//!
+//! `OFA_SIM_SCHEDULES` sets the number of schedules, `OFA_SIM_SEED` repeats one.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use ofa_crds::Cursor;
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio::time::Instant;
+
+use super::join::{Join, Part, Question, Scope};
+use super::service::ReplayError;
+use crate::event::Event;
+use crate::item::Item;
+use crate::sequencer::{Heads, Origin};
+
+/// Schedules in a normal test run; `OFA_SIM_SCHEDULES` sets more.
+const SCHEDULES: u64 = 1_000;
+
+/// Schedules within which each defect has to be caught.
+const SCHEDULES_PER_DEFECT: u64 = 600;
+
+/// Random steps before the faults end, and fair ones until everything must have arrived.
+const STEPS: usize = 800;
+const SETTLE: usize = 12_000;
+
+/// What a step takes.
+const STEP: Duration = Duration::from_millis(4);
+
+const ASSETS: [(&str, u32); 3] = [("A", 0), ("B", 0), ("C", 1)];
+
+/// A mistake that somebody could make, put in on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Defect {
+    /// A new connection goes unnoticed.
+    MissReconnect,
+    /// Asks once after a connection was made, before the other nodes know of the subscription.
+    AskOnce,
+    /// Live events that come during an answer are thrown away.
+    DropWhileAsking,
+    /// Live events do not wait for the answer.
+    LiveFirst,
+    /// What was asked for is passed on beside what came live.
+    NoDeduplication,
+    /// Asks from the topic's end on.
+    AskFromNow,
+    /// An answer that broke off counts as complete.
+    BrokenIsComplete,
+    /// The service says more than what it has read.
+    HeadBeyondAnswer,
+    /// The service sends the newest first.
+    NewestFirst,
+}
+
+impl Defect {
+    const ALL: [Self; 9] = [
+        Self::MissReconnect,
+        Self::AskOnce,
+        Self::DropWhileAsking,
+        Self::LiveFirst,
+        Self::NoDeduplication,
+        Self::AskFromNow,
+        Self::BrokenIsComplete,
+        Self::HeadBeyondAnswer,
+        Self::NewestFirst,
+    ];
+}
+
+struct World {
+    dice: SmallRng,
+    defect: Option<Defect>,
+    now: Instant,
+    join: Join,
+    scope: Scope,
+    log: Vec<Event>,
+    ends: Heads,
+    /// Whether forwarders always know an asset's event before. If not, what is lost on a connection that stands cannot
+    /// be noticed, and is not part of the schedule.
+    knows_prev: bool,
+    connected: bool,
+    /// Whether the forwarder's node knows the subscription.
+    known: bool,
+    wire: VecDeque<Event>,
+    /// Connections of which the subscription has not heard.
+    news: usize,
+    answer: Option<VecDeque<Part>>,
+    out: Vec<Item>,
+}
+
+impl World {
+    fn new(seed: u64, defect: Option<Defect>) -> Self {
+        let mut dice = SmallRng::seed_from_u64(seed);
+        let scope = if dice.random() {
+            Scope::Asset("A".to_owned())
+        } else {
+            Scope::Shard("C1".to_owned())
+        };
+        let knows_prev = dice.random();
+        let now = Instant::now();
+        let mut world = Self {
+            dice,
+            defect,
+            now,
+            join: Join::new(scope.clone(), Duration::from_secs(15)),
+            scope,
+            log: Vec::new(),
+            ends: [(0, 0), (1, 0)].into(),
+            knows_prev,
+            connected: true,
+            known: true,
+            wire: VecDeque::new(),
+            news: 0,
+            answer: None,
+            out: Vec::new(),
+        };
+        for _ in 0..world.dice.random_range(0..20) {
+            world.append(false);
+        }
+        world.log.clear();
+        let heads = world.ends.clone();
+        world.join.begin("t", heads, false, now);
+        world
+    }
+
+    fn run(mut self) -> Result<(), String> {
+        for _ in 0..STEPS {
+            match self.dice.random_range(0..100) {
+                0..30 => self.append(true),
+                30..97 => self.work(true),
+                _ => self.fault(),
+            }
+            self.turn();
+        }
+        self.connect();
+        for step in 0..SETTLE {
+            self.work(false);
+            self.turn();
+            // Most of the time nothing happens.
+            if step > SETTLE / 4 {
+                self.now += STEP * 4;
+            }
+        }
+        self.check()
+    }
+
+    fn append(&mut self, publish: bool) {
+        let (asset, partition) = ASSETS[self.dice.random_range(0..ASSETS.len())];
+        let end = self.ends.entry(partition).or_default();
+        let offset = *end;
+        *end += 1;
+        let mut events = self.log.iter().rev();
+        let prev = events
+            .find(|event| event.asset == asset)
+            .and_then(|event| Some(event.cursor.as_ref()?.offset));
+        let event = Event {
+            cursor: Some(Cursor {
+                topic: "t".to_owned(),
+                partition,
+                offset,
+            }),
+            prev: prev.filter(|_| self.knows_prev || self.dice.random()),
+            asset: asset.to_owned(),
+            id: "x".to_owned(),
+            payload: Bytes::new(),
+            received_at: Timestamp::UNIX_EPOCH,
+        };
+        self.log.push(event.clone());
+        let mine = match &self.scope {
+            Scope::Asset(mine) => mine == asset,
+            Scope::Shard(_) => true,
+        };
+        // Rarely, a node dies that was between the forwarder's and the subscriber's.
+        let passed_on = !(self.knows_prev
+            && matches!(self.scope, Scope::Asset(_))
+            && self.dice.random_ratio(1, 40));
+        if publish && mine && self.connected && self.known && passed_on {
+            self.wire.push_back(event);
+        }
+    }
+
+    /// Something that happens without anybody's fault.
+    fn work(&mut self, may_fail: bool) {
+        match self.dice.random_range(0..10) {
+            0 => self.known |= self.connected,
+            1..6 => self.hear(),
+            _ => self.answer(may_fail),
+        }
+    }
+
+    fn fault(&mut self) {
+        if self.connected {
+            self.connected = false;
+            self.known = false;
+            let kept = self.dice.random_range(0..=self.wire.len());
+            self.wire.truncate(kept);
+        } else {
+            self.connect();
+        }
+    }
+
+    fn connect(&mut self) {
+        if !self.connected {
+            self.connected = true;
+            // The client reads what it has of the former connection first.
+            while !self.wire.is_empty() {
+                self.hear();
+            }
+            self.news += 1;
+        }
+    }
+
+    fn hear_of_connection(&mut self) {
+        if std::mem::take(&mut self.news) > 0 && self.defect != Some(Defect::MissReconnect) {
+            self.join.connected(self.now);
+            if self.defect == Some(Defect::AskOnce) {
+                self.join.forget_to_ask_again();
+            }
+        }
+    }
+
+    fn hear(&mut self) {
+        self.hear_of_connection();
+        let Some(event) = self.wire.pop_front() else {
+            return;
+        };
+        match self.defect {
+            Some(Defect::DropWhileAsking) if self.answer.is_some() => {}
+            Some(Defect::LiveFirst) if self.answer.is_some() => self.out.push(Item::Event(event)),
+            _ => self
+                .join
+                .live(event, Origin::Current, self.now, &mut self.out),
+        }
+    }
+
+    /// Time goes on, and what is due is done.
+    fn turn(&mut self) {
+        self.now += STEP;
+        self.hear_of_connection();
+        if let Some(mut question) = self.join.tick(self.now, &mut self.out) {
+            if self.defect == Some(Defect::AskFromNow) {
+                question.since.clone_from(&self.ends);
+                question.from.clear();
+            }
+            self.answer = Some(self.replay(&question));
+        }
+    }
+
+    /// The answer as it is decided when the service gets the question.
+    fn replay(&mut self, question: &Question) -> VecDeque<Part> {
+        let mut ends = self.ends.clone();
+        let mut events: Vec<Event> = self
+            .log
+            .iter()
+            .filter(|event| is_asked(question, event))
+            .cloned()
+            .collect();
+        events.sort_by_key(|event| event.cursor.as_ref().map(|it| (it.partition, it.offset)));
+        for event in &mut events {
+            event.prev = None;
+        }
+        match self.defect {
+            Some(Defect::NewestFirst) => events.reverse(),
+            Some(Defect::HeadBeyondAnswer) => {
+                events.pop();
+            }
+            _ => {}
+        }
+        if question.since.is_empty() {
+            ends = self.ends.clone();
+        }
+        let heads = Part::Heads {
+            topic: "t".to_owned(),
+            next: ends,
+        };
+        let parts = std::iter::once(heads).chain(events.into_iter().map(Part::Event));
+        parts.chain([Part::End]).collect()
+    }
+
+    fn answer(&mut self, may_fail: bool) {
+        let Some(parts) = &mut self.answer else {
+            return;
+        };
+        let breaks = may_fail && self.dice.random_ratio(1, 60);
+        let part = match parts.pop_front() {
+            Some(_) if breaks && self.defect == Some(Defect::BrokenIsComplete) => Part::End,
+            Some(_) if breaks => Part::Failed(Arc::new(ReplayError::Silent)),
+            Some(part) => part,
+            None => return,
+        };
+        if matches!(part, Part::End | Part::Failed(_)) {
+            self.answer = None;
+        }
+        match part {
+            Part::Event(event) if self.defect == Some(Defect::NoDeduplication) => {
+                self.out.push(Item::Event(event));
+            }
+            part => self.join.part(part, self.now, &mut self.out),
+        }
+    }
+
+    fn check(self) -> Result<(), String> {
+        let mut received: BTreeMap<u32, Vec<(String, u64)>> = BTreeMap::new();
+        let mut last: HashMap<String, u64> = HashMap::new();
+        for item in &self.out {
+            match item {
+                Item::Event(event) => {
+                    let at = event
+                        .cursor
+                        .as_ref()
+                        .map_or((0, 0), |it| (it.partition, it.offset));
+                    if last
+                        .insert(event.asset.clone(), at.1)
+                        .is_some_and(|last| last >= at.1)
+                    {
+                        return Err(format!("{at:?} comes twice or out of order"));
+                    }
+                    let of_partition = received.entry(at.0).or_default();
+                    of_partition.push((event.asset.clone(), at.1));
+                }
+                Item::Gap(gap) => return Err(format!("announced as missing: {gap}")),
+                _ => {}
+            }
+        }
+        for events in received.values_mut() {
+            events.sort_by_key(|(_, offset)| *offset);
+        }
+        for event in &self.log {
+            let at = event
+                .cursor
+                .as_ref()
+                .map_or((0, 0), |it| (it.partition, it.offset));
+            let mine = match &self.scope {
+                Scope::Asset(asset) => *asset == event.asset,
+                Scope::Shard(_) => true,
+            };
+            let has = received.get(&at.0).is_some_and(|events| {
+                events
+                    .binary_search_by_key(&at.1, |(_, offset)| *offset)
+                    .is_ok()
+            });
+            if mine != has {
+                return Err(format!(
+                    "{} at {at:?} is missing, or not asked for",
+                    event.asset
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_asked(question: &Question, event: &Event) -> bool {
+    let Some(cursor) = &event.cursor else {
+        return false;
+    };
+    let of_scope = match &question.scope {
+        Scope::Asset(asset) => *asset == event.asset,
+        Scope::Shard(_) => true,
+    };
+    let from = question.from.get(&cursor.partition);
+    let from = from.or_else(|| question.since.get(&cursor.partition));
+    of_scope && from.is_some_and(|from| cursor.offset >= *from)
+}
+
+fn run(seed: u64, defect: Option<Defect>) -> Result<(), String> {
+    World::new(seed, defect).run()
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+#[test]
+fn no_schedule_loses_reorders_or_repeats() {
+    let seeds = match number("OFA_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("OFA_SIM_SCHEDULES").unwrap_or(SCHEDULES),
+    };
+    for seed in seeds {
+        if let Err(problem) = run(seed, None) {
+            panic!("{problem}\nrepeat with OFA_SIM_SEED={seed}");
+        }
+    }
+}
+
+#[test]
+fn every_defect_put_in_on_purpose_is_caught() {
+    let missed: Vec<Defect> = Defect::ALL
+        .into_iter()
+        .filter(|&defect| (0..SCHEDULES_PER_DEFECT).all(|seed| run(seed, Some(defect)).is_ok()))
+        .collect();
+    assert!(missed.is_empty(), "not caught: {missed:?}");
+}
