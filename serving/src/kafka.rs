@@ -1,16 +1,12 @@
 //! Clients of Kafka that are read by hand: no group, no commits, and a log of their own words at level debug.
 
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use ofa_crds::kafka::{KafkaSettings, KafkaSettingsError, Quiet};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
-use tracing::debug;
-
-use ofa_crds::kafka::{KafkaSettings, KafkaSettingsError};
 use thiserror::Error;
 
-/// A consumer with [`Context`].
-pub(crate) type Consumer = BaseConsumer<Context>;
+/// A consumer whose errors are those that its calls return.
+pub(crate) type Consumer = BaseConsumer<Quiet>;
 
 /// No consumer could be made.
 #[derive(Debug, Error)]
@@ -22,21 +18,6 @@ pub(crate) enum ConsumerError {
     #[error("no client of Kafka can be made: {0}; check the Kafka settings")]
     Client(#[from] KafkaError),
 }
-
-/// What goes wrong is returned by `poll` too, and told there if it matters.
-pub(crate) struct Context;
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        debug!(target: "librdkafka", ?level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        debug!(target: "librdkafka", %error, reason);
-    }
-}
-
-impl ConsumerContext for Context {}
 
 /// A consumer whose partitions are assigned by hand, and that tells the end of each.
 ///
@@ -57,5 +38,5 @@ pub(crate) fn consumer(
     for (name, value) in settings {
         config.set(*name, *value);
     }
-    Ok(config.create_with_context(Context)?)
+    Ok(config.create_with_context(Quiet)?)
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::control_state::ControlState;
-use super::{KafkaSettings, KafkaSettingsError};
+use super::{KafkaSettings, KafkaSettingsError, now_ms};
 use crate::control::{Ack, ControlKey, ControlRole, GroupService, MixedPartitions, Wanted};
 use crate::shard_map::ShardMap;
 
@@ -352,11 +352,4 @@ fn wait_for_topic(
         std::thread::sleep(RETRY);
     }
     None
-}
-
-fn now_ms() -> i64 {
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since_epoch.map_or(0, |elapsed| {
-        i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
-    })
 }

@@ -88,7 +88,11 @@ impl KafkaSettings {
             "security.protocol",
             self.security_protocol.as_deref(),
         );
-        self.add_sasl(&mut config)?;
+        if let Some(sasl) = self.sasl()? {
+            config.set("sasl.mechanism", sasl.mechanism);
+            config.set("sasl.username", sasl.user);
+            config.set("sasl.password", sasl.password);
+        }
         set_path(&mut config, "ssl.ca.location", self.ssl_ca_file.as_deref());
         set_path(
             &mut config,
@@ -103,9 +107,13 @@ impl KafkaSettings {
         Ok(config)
     }
 
-    fn add_sasl(&self, config: &mut ClientConfig) -> Result<(), KafkaSettingsError> {
+    /// Who to say one is; `None` without SASL.
+    ///
+    /// # Errors
+    /// When the password cannot be read or SASL is only half described.
+    pub fn sasl(&self) -> Result<Option<SaslCredentials>, KafkaSettingsError> {
         let Some(mechanism) = &self.sasl_mechanism else {
-            return Ok(());
+            return Ok(None);
         };
         let (Some(user), Some(path)) = (&self.sasl_username, &self.sasl_password_file) else {
             return Err(KafkaSettingsError::IncompleteSasl);
@@ -115,11 +123,23 @@ impl KafkaSettings {
                 path: path.clone(),
                 source,
             })?;
-        config.set("sasl.mechanism", mechanism);
-        config.set("sasl.username", user);
-        config.set("sasl.password", password.trim_end_matches(['\r', '\n']));
-        Ok(())
+        Ok(Some(SaslCredentials {
+            mechanism: mechanism.clone(),
+            user: user.clone(),
+            password: password.trim_end_matches(['\r', '\n']).to_owned(),
+        }))
     }
+}
+
+/// Who one says one is, and how.
+#[derive(Clone, Default)]
+pub struct SaslCredentials {
+    /// As the settings name it.
+    pub mechanism: String,
+    /// The user.
+    pub user: String,
+    /// The password.
+    pub password: String,
 }
 
 fn set(config: &mut ClientConfig, name: &str, value: Option<&str>) {

@@ -225,12 +225,9 @@ impl Tracker {
 
     /// Positions of these partitions that have changed since they were last committed.
     pub(crate) fn uncommitted(&self, partitions: &[i32]) -> Vec<(i32, CommittedPosition)> {
-        let changed = |id: &i32| {
-            let found = self.partitions.get(id)?;
-            let position = found.position()?;
-            (found.committed.as_ref() != Some(&position)).then_some((*id, position))
-        };
-        partitions.iter().filter_map(changed).collect()
+        let mut positions = self.positions(partitions);
+        positions.retain(|(id, position)| self.partitions[id].committed.as_ref() != Some(position));
+        positions
     }
 
     /// These positions have been handed to Kafka.

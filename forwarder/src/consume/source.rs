@@ -1,9 +1,8 @@
 //! The consumer of the forwarder's group.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use ofa_crds::kafka::{KafkaSettings, KafkaSettingsError};
+use ofa_crds::kafka::{KafkaSettings, KafkaSettingsError, WholeTopicError};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
@@ -32,6 +31,9 @@ pub enum SourceError {
     /// The settings are unusable.
     #[error(transparent)]
     Settings(#[from] KafkaSettingsError),
+    /// A topic cannot be read beside the group.
+    #[error(transparent)]
+    WholeTopic(#[from] WholeTopicError),
     /// The broker does not answer.
     #[error(
         "Kafka at {brokers} cannot be reached ({source}); check KAFKA_BROKER and that the broker runs"
@@ -97,7 +99,7 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The member of the group, and what reads the records of its partitions.
 pub(crate) struct Source {
-    consumer: Arc<BaseConsumer<Context>>,
+    consumer: BaseConsumer<Context>,
     fetcher: Fetcher,
     settings: SourceSettings,
     topic: String,
@@ -135,12 +137,11 @@ impl Source {
             .set("heartbeat.interval.ms", HEARTBEAT_MS)
             .set("topic.metadata.refresh.interval.ms", "30000");
         let consumer = config.create_with_context(Context::default());
-        let consumer = consumer.map_err(|source| SourceError::Client {
-            what: "be made",
-            source,
-        })?;
         Ok(Self {
-            consumer: Arc::new(consumer),
+            consumer: consumer.map_err(|source| SourceError::Client {
+                what: "be made",
+                source,
+            })?,
             fetcher: Fetcher::start(settings.fetch_settings(READ_AHEAD))?,
             topic: settings.topic.clone(),
             brokers: settings.kafka.brokers.clone(),

@@ -1,21 +1,18 @@
 //! Reads the compacted UNS map from its beginning, says when that is done, and follows it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ofa_crds::UnsEntry;
-use ofa_crds::kafka::KafkaSettings;
+use ofa_crds::kafka::{KafkaSettings, Polled, TopicEnds, WholeTopic};
 use ofa_crds::names::asset_of_key;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::Message as _;
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
-use rdkafka::{Message as _, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
-use super::writer::Context;
 use crate::consume::SourceError;
 use crate::log_limit::LogLimit;
 
@@ -42,55 +39,24 @@ pub(crate) enum MapEvent {
 /// Records told ahead of the one who takes them in.
 const AHEAD: usize = 10_000;
 
-/// How long to wait for a record before looking whether to stop.
-const POLL: Duration = Duration::from_millis(100);
-
-/// How long before a topic that is not there is asked for again.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// How often the topic is asked whether it has more partitions than before.
-const PARTITIONS_INTERVAL: Duration = Duration::from_secs(30);
-
-/// How long one request to Kafka may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Begins to read on a thread of its own; it ends with `stop`.
 pub(crate) fn follow(
     kafka: &KafkaSettings,
     topic: &str,
     stop: CancellationToken,
 ) -> Result<MapFollower, SourceError> {
-    let mut config = kafka.client_config()?;
-    config
-        // Required by the client, not used: partitions are assigned by hand and nothing is committed.
-        .set("group.id", "ofa_derive_uns_map")
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "earliest")
-        // A new asset's events follow its registration closely.
-        .set("fetch.wait.max.ms", "500")
-        .set("fetch.error.backoff.ms", "100");
-    let failed = |source| SourceError::Client {
-        what: "read the UNS map",
-        source,
-    };
-    let consumer = config.create_with_context(Context).map_err(failed)?;
-    let consumer: Arc<BaseConsumer<Context>> = Arc::new(consumer);
+    let reader = WholeTopic::new(kafka, topic, "ofa_derive_uns_map")?;
     let (sender, receiver) = sync_channel(AHEAD);
     let follower = MapFollower {
         events: receiver,
-        consumer: consumer.clone(),
-        topic: topic.to_owned(),
+        ends: reader.ends(),
         read: BTreeMap::new(),
     };
     let reader = MapReader {
-        consumer,
+        reader,
         topic: topic.to_owned(),
         sender,
         stop,
-        pending: BTreeSet::new(),
-        partitions: 0,
-        caught_up: false,
         log: LogLimit::default(),
     };
     std::thread::spawn(move || reader.run());
@@ -100,8 +66,7 @@ pub(crate) fn follow(
 /// Takes what the map's reader tells, and knows whether that is all.
 pub(crate) struct MapFollower {
     events: Receiver<MapEvent>,
-    consumer: Arc<BaseConsumer<Context>>,
-    topic: String,
+    ends: TopicEnds,
     /// The offset behind what was taken of each partition.
     read: BTreeMap<i32, i64>,
 }
@@ -118,22 +83,7 @@ impl MapFollower {
 
     /// Asks Kafka for the present ends of the map's partitions.
     pub(crate) fn ends(&self) -> Result<Vec<(i32, i64)>, KafkaError> {
-        let metadata = self
-            .consumer
-            .fetch_metadata(Some(&self.topic), REQUEST_TIMEOUT)?;
-        let count = metadata
-            .topics()
-            .first()
-            .map_or(0, |topic| topic.partitions().len());
-        let end = |partition| {
-            let marks = self
-                .consumer
-                .fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT);
-            marks.map(|(low, high)| (partition, if low == high { 0 } else { high }))
-        };
-        (0..i32::try_from(count).unwrap_or(i32::MAX))
-            .map(end)
-            .collect()
+        self.ends.ask()
     }
 
     /// Whether everything before these ends was taken.
@@ -150,96 +100,43 @@ impl MapFollower {
 }
 
 struct MapReader {
-    consumer: Arc<BaseConsumer<Context>>,
+    reader: WholeTopic,
     topic: String,
     sender: SyncSender<MapEvent>,
     stop: CancellationToken,
-    /// Partitions that have not been read to their end yet.
-    pending: BTreeSet<i32>,
-    partitions: i32,
-    caught_up: bool,
     log: LogLimit,
 }
 
 impl MapReader {
     fn run(mut self) {
-        let mut checked_at = None::<Instant>;
         while !self.stop.is_cancelled() {
-            if checked_at.is_none_or(|at| at.elapsed() >= PARTITIONS_INTERVAL) {
-                match self.take_partitions() {
-                    Ok(()) => checked_at = Some(Instant::now()),
-                    Err(error) if self.partitions == 0 => {
-                        let why =
-                            format!("the UNS map's topic {} cannot be read: {error}", self.topic);
-                        if self.sender.send(MapEvent::Unavailable(why)).is_err() {
-                            return;
-                        }
-                        std::thread::sleep(RETRY);
-                        continue;
-                    }
-                    Err(error) => {
-                        debug!(%error, "the UNS map's partitions cannot be counted now");
-                        checked_at = Some(Instant::now());
-                    }
-                }
-            }
-            if !self.step() {
+            let event = self.step();
+            if event.is_some_and(|event| self.sender.send(event).is_err()) {
                 return;
             }
         }
     }
 
-    /// Takes the next record; false when nobody listens any more.
-    fn step(&mut self) -> bool {
-        let event = match self.consumer.poll(POLL) {
-            None => None,
-            Some(Ok(record)) => read(&record, &mut self.log),
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                self.pending.remove(&partition);
-                None
+    /// What there is to tell of the next record.
+    fn step(&mut self) -> Option<MapEvent> {
+        match self.reader.poll() {
+            Polled::Nothing => None,
+            Polled::Record(record) => read(&record, &mut self.log),
+            Polled::CaughtUp => {
+                info!(topic = self.topic, "the UNS map is read");
+                Some(MapEvent::CaughtUp)
             }
-            Some(Err(error)) => {
+            Polled::Missing(error) => Some(MapEvent::Unavailable(format!(
+                "the UNS map's topic {} cannot be read: {error}",
+                self.topic
+            ))),
+            Polled::Failed(error) => {
                 if let Some(held_back) = self.log.allow() {
                     warn!(%error, held_back, "the UNS map cannot be read at the moment; what is known of it stays");
                 }
                 None
             }
-        };
-        if event.is_some_and(|event| self.sender.send(event).is_err()) {
-            return false;
         }
-        if self.caught_up || !self.pending.is_empty() {
-            return true;
-        }
-        self.caught_up = true;
-        info!(topic = self.topic, "the UNS map is read");
-        self.sender.send(MapEvent::CaughtUp).is_ok()
-    }
-
-    /// Begins to read partitions that are new.
-    fn take_partitions(&mut self) -> Result<(), KafkaError> {
-        let metadata = self
-            .consumer
-            .fetch_metadata(Some(&self.topic), REQUEST_TIMEOUT)?;
-        let count = metadata
-            .topics()
-            .first()
-            .map_or(0, |topic| topic.partitions().len());
-        let count = i32::try_from(count).unwrap_or(i32::MAX);
-        if count == 0 {
-            let code = rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition;
-            return Err(KafkaError::MetadataFetch(code));
-        }
-        let mut fresh = TopicPartitionList::new();
-        for partition in self.partitions..count {
-            fresh.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
-        }
-        if fresh.count() > 0 {
-            self.consumer.incremental_assign(&fresh)?;
-            self.pending.extend(self.partitions..count);
-            self.partitions = count;
-        }
-        Ok(())
     }
 }
 

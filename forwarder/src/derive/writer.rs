@@ -6,7 +6,7 @@ use std::time::Duration;
 use ofa_crds::kafka::KafkaSettings;
 use rdkafka::TopicPartitionList;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
@@ -64,9 +64,6 @@ impl ClientContext for Context {
         debug!(target: "librdkafka", %error, reason);
     }
 }
-
-// For readers outside of a group.
-impl ConsumerContext for Context {}
 
 impl ProducerContext for Context {
     type DeliveryOpaque = ();

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use kafka_protocol::error::ResponseError;
+use ofa_crds::kafka::KafkaSettingsError;
 use thiserror::Error;
 
-/// Why a broker cannot be read from. All but [`FetchError::Settings`] may pass.
+/// Why a broker cannot be read from. All but those of the settings may pass.
 #[derive(Debug, Error)]
 pub(crate) enum FetchError {
     #[error("{0}")]
@@ -30,6 +31,8 @@ pub(crate) enum FetchError {
     Credentials(String),
     #[error("no broker of {brokers} can be reached; last: {last}")]
     NoBroker { brokers: String, last: String },
+    #[error(transparent)]
+    Kafka(#[from] KafkaSettingsError),
     #[error("{setting}: {reason}")]
     Settings {
         setting: &'static str,

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use kafka_protocol::error::ParseResponseErrorCode as _;
 use kafka_protocol::messages::{SaslAuthenticateRequest, SaslHandshakeRequest};
 use kafka_protocol::protocol::StrBytes;
-use ofa_crds::kafka::KafkaSettings;
+use ofa_crds::kafka::{KafkaSettings, SaslCredentials};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 use super::connection::{Connection, Stream};
 use super::error::FetchError;
 use super::scram::{Hash, Scram};
+use crate::tls;
 
 /// How to secure a connection, and how to say who one is.
 pub(super) struct Security {
@@ -27,8 +28,7 @@ pub(super) struct Security {
 
 struct Sasl {
     mechanism: Mechanism,
-    user: String,
-    password: String,
+    credentials: SaslCredentials,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,13 +105,14 @@ impl Security {
                 reason: format!("the broker offers {} only", offered.join(", ")),
             });
         }
+        let SaslCredentials { user, password, .. } = &sasl.credentials;
         match sasl.mechanism {
             Mechanism::Plain => {
-                let message = format!("\0{}\0{}", sasl.user, sasl.password);
+                let message = format!("\0{user}\0{password}");
                 exchange(connection, message.into_bytes()).await?;
             }
             Mechanism::Scram(hash) => {
-                let scram = Scram::new(hash, &sasl.user, &sasl.password);
+                let scram = Scram::new(hash, user, password);
                 let challenge = exchange(connection, scram.first().into_bytes()).await?;
                 let refused = |reason| FetchError::Credentials(reason);
                 let answer = scram.answer(&challenge).map_err(refused)?;
@@ -139,33 +140,21 @@ async fn exchange(connection: &mut Connection, message: Vec<u8>) -> Result<Bytes
 
 impl Sasl {
     fn new(settings: &KafkaSettings) -> Result<Self, FetchError> {
-        let mechanism = match settings.sasl_mechanism.as_deref() {
-            Some("PLAIN") => Mechanism::Plain,
-            Some("SCRAM-SHA-256") => Mechanism::Scram(Hash::Sha256),
-            Some("SCRAM-SHA-512") => Mechanism::Scram(Hash::Sha512),
+        let credentials = settings.sasl()?.unwrap_or_default();
+        let mechanism = match credentials.mechanism.as_str() {
+            "PLAIN" => Mechanism::Plain,
+            "SCRAM-SHA-256" => Mechanism::Scram(Hash::Sha256),
+            "SCRAM-SHA-512" => Mechanism::Scram(Hash::Sha512),
             other => {
                 return Err(FetchError::Settings {
                     setting: "KAFKA_SASL_MECHANISM",
-                    reason: format!(
-                        "'{}' is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
-                        other.unwrap_or_default()
-                    ),
+                    reason: format!("'{other}' is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
                 });
             }
         };
-        let missing = |setting| FetchError::Settings {
-            setting,
-            reason: "SASL needs it".to_owned(),
-        };
-        let user = settings.sasl_username.clone();
-        let path = settings.sasl_password_file.as_deref();
-        let path = path.ok_or_else(|| missing("KAFKA_SASL_PASSWORD_FILE"))?;
-        let password =
-            std::fs::read_to_string(path).map_err(unreadable("KAFKA_SASL_PASSWORD_FILE", path))?;
         Ok(Self {
             mechanism,
-            user: user.ok_or_else(|| missing("KAFKA_SASL_USERNAME"))?,
-            password: password.trim_end_matches(['\r', '\n']).to_owned(),
+            credentials,
         })
     }
 }
@@ -175,7 +164,8 @@ fn tls_config(settings: &KafkaSettings) -> Result<ClientConfig, FetchError> {
     let (Some(certificate), Some(key)) = (&settings.ssl_cert_file, &settings.ssl_key_file) else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = certificates("KAFKA_SSL_CERT_FILE", certificate)?;
+    let chain =
+        tls::certificates(certificate).map_err(unreadable("KAFKA_SSL_CERT_FILE", certificate))?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable("KAFKA_SSL_KEY_FILE", key))?;
     builder
         .with_client_auth_cert(chain, key)
@@ -184,30 +174,12 @@ fn tls_config(settings: &KafkaSettings) -> Result<ClientConfig, FetchError> {
 
 /// Whom to trust: the authority of the settings, or else those of the system.
 fn roots(settings: &KafkaSettings) -> Result<RootCertStore, FetchError> {
-    let mut roots = RootCertStore::empty();
-    match &settings.ssl_ca_file {
-        Some(path) => {
-            for certificate in certificates("KAFKA_SSL_CA_FILE", path)? {
-                roots
-                    .add(certificate)
-                    .map_err(unreadable("KAFKA_SSL_CA_FILE", path))?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
+    if let Some(path) = &settings.ssl_ca_file {
+        return tls::trust(path).map_err(unreadable("KAFKA_SSL_CA_FILE", path));
     }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     Ok(roots)
-}
-
-fn certificates(
-    setting: &'static str,
-    path: &Path,
-) -> Result<Vec<CertificateDer<'static>>, FetchError> {
-    let certificates = CertificateDer::pem_file_iter(path).map_err(unreadable(setting, path))?;
-    certificates
-        .collect::<Result<_, _>>()
-        .map_err(unreadable(setting, path))
 }
 
 fn unreadable<E: std::fmt::Display>(

@@ -62,7 +62,6 @@ impl Pump {
             let head = self.go_on_from(partition, &committed.metadata);
             starts.push((partition, head.or(committed.offset)));
         }
-        self.forget(partitions);
         self.source.assign(&starts)
     }
 
@@ -103,13 +102,9 @@ impl Pump {
         Ok(())
     }
 
-    /// What is left of these partitions in the chunk is not ours, or will come again.
-    fn forget(&mut self, partitions: &[i32]) {
-        self.state.chunk.forget(self.state.at, partitions);
-    }
-
     fn let_go(&mut self, partitions: &[i32]) -> Result<(), SourceError> {
-        self.forget(partitions);
+        // What is left of them in the chunk is not ours, or will come again.
+        self.state.chunk.forget(self.state.at, partitions);
         for &partition in partitions {
             self.state.tracker.remove(partition);
             self.metrics.remove_partition(partition);

@@ -269,6 +269,29 @@ impl Probe {
             failure_threshold: 3,
         }
     }
+
+    /// `GET path`, asked every `period` seconds.
+    #[must_use]
+    pub fn http(period: u32, port: u16, path: &str) -> Self {
+        let path = path.to_owned();
+        Self::every(period, Check::Http { port, path })
+    }
+}
+
+impl Probes {
+    /// Those of a program that says by HTTP whether it may be used (`ready`: how often it is asked in seconds, and the
+    /// path) and whether it lives.
+    #[must_use]
+    pub fn of_program(port: u16, (period, ready): (u32, &str), live: &str) -> Self {
+        Self {
+            startup: None,
+            readiness: Some(Probe::http(period, port, ready)),
+            liveness: Some(Probe {
+                initial_delay: 10,
+                ..Probe::http(10, port, live)
+            }),
+        }
+    }
 }
 
 /// What a probe asks.

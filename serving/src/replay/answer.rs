@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ofa_crds::kafka::now_ms;
 use ofa_crds::payload::PayloadFormat;
 use ofa_crds::replay::{ReplayLine, ReplayRequest};
 use thiserror::Error;
@@ -220,11 +221,4 @@ impl Answer {
         }
         self.out.send(bytes).await.map_err(|_| Interrupted::Gone)
     }
-}
-
-fn now_ms() -> i64 {
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since_epoch.map_or(0, |elapsed| {
-        i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
-    })
 }

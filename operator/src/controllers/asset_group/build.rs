@@ -3,8 +3,7 @@
 use super::validate::ValidGroup;
 use crate::controllers::{Settings, kafka_connection};
 use crate::platform::{
-    Check, EnvValue, EnvVar, Port, Probe, Probes, Stop, StopSignal, UpdateStrategy, Workload,
-    WorkloadKind,
+    EnvValue, EnvVar, Port, Probes, Stop, StopSignal, UpdateStrategy, Workload, WorkloadKind,
 };
 
 /// Port of metrics and health.
@@ -37,7 +36,7 @@ pub fn build(group: &ValidGroup, settings: &Settings, client_certificate: bool) 
         env: kafka_env.into_iter().chain(env(group)).collect(),
         files,
         ports: vec![Port::new("http", PORT)],
-        probes: probes(),
+        probes: Probes::of_program(PORT, (2, "/ready"), "/live"),
         replicas: INSTANCES,
         spread: group.spread.clone(),
         resources: group.resources.clone(),
@@ -90,22 +89,4 @@ fn env(group: &ValidGroup) -> Vec<EnvVar> {
         env.push(EnvVar::text("DERIVED_RETENTION_MS", retention.to_string()));
     }
     env
-}
-
-fn probes() -> Probes {
-    let get = |period, path: &str| {
-        let check = Check::Http {
-            port: PORT,
-            path: path.to_owned(),
-        };
-        Probe::every(period, check)
-    };
-    Probes {
-        startup: None,
-        readiness: Some(get(2, "/ready")),
-        liveness: Some(Probe {
-            initial_delay: 10,
-            ..get(10, "/live")
-        }),
-    }
 }

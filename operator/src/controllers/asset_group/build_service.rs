@@ -4,8 +4,8 @@ use super::validate::ValidGroup;
 use crate::controllers::{Settings, kafka_connection};
 use crate::engine::Group;
 use crate::platform::{
-    Check, DataVolume, EnvValue, EnvVar, Port, Probe, Probes, ServiceName, ServicePort, Stop,
-    StopSignal, UpdateStrategy, Workload, WorkloadId, WorkloadKind,
+    DataVolume, EnvValue, EnvVar, Port, Probes, ServiceName, ServicePort, Stop, StopSignal,
+    UpdateStrategy, Workload, WorkloadId, WorkloadKind,
 };
 
 /// Port that upstream's group services listen on.
@@ -16,6 +16,9 @@ const STATE: &str = "/var/lib/ofa";
 
 /// A service ends its streams at once; beyond this it is stuck.
 const GRACE_SECONDS: u32 = 15;
+
+/// Somebody may be waiting for it to wake.
+const READY_EVERY: u32 = 1;
 
 /// The workload of a group's service.
 #[must_use]
@@ -58,7 +61,7 @@ pub fn build(
             .collect(),
         files,
         ports: vec![Port::new("http", PORT)],
-        probes: probes(),
+        probes: Probes::of_program(PORT, (READY_EVERY, "/ready"), "/health"),
         replicas,
         spread: valid.spread.clone(),
         resources: valid.resources.clone(),
@@ -112,23 +115,4 @@ fn env(valid: &ValidGroup, group: &Group, settings: &Settings) -> Vec<EnvVar> {
         ));
     }
     env
-}
-
-fn probes() -> Probes {
-    let get = |period, path: &str| {
-        let check = Check::Http {
-            port: PORT,
-            path: path.to_owned(),
-        };
-        Probe::every(period, check)
-    };
-    Probes {
-        startup: None,
-        // Somebody may be waiting for it to wake.
-        readiness: Some(get(1, "/ready")),
-        liveness: Some(Probe {
-            initial_delay: 10,
-            ..get(10, "/health")
-        }),
-    }
 }

@@ -7,8 +7,8 @@ use super::validate::{ValidPool, control_name};
 use crate::controllers::nats_shard::credentials::{FORWARDER, FORWARDER_NAME_KEY, secret_name};
 use crate::controllers::{Settings, kafka_connection};
 use crate::platform::{
-    Check, EnvValue, EnvVar, FileContent, MountedFile, Port, Probe, Probes, SecretKey, Stop,
-    StopSignal, UpdateStrategy, Workload, WorkloadKind,
+    EnvValue, EnvVar, FileContent, MountedFile, Port, Probes, SecretKey, Stop, StopSignal,
+    UpdateStrategy, Workload, WorkloadKind,
 };
 
 /// Port of metrics and health.
@@ -43,7 +43,7 @@ pub fn build(
         env: kafka_env.into_iter().chain(env(pool, settings)).collect(),
         files: kafka_files.into_iter().chain(credentials).collect(),
         ports: vec![Port::new("http", PORT)],
-        probes: probes(),
+        probes: Probes::of_program(PORT, (2, "/ready"), "/live"),
         replicas: pool.replicas,
         spread: pool.spread.clone(),
         resources: pool.resources.clone(),
@@ -130,24 +130,4 @@ fn credential_files(candidate: &Candidate) -> Vec<MountedFile> {
             .map(|tls| file("ca.crt", tls, "ca.crt", true)),
     );
     files
-}
-
-fn probes() -> Probes {
-    let get = |period, path: &str| {
-        Probe::every(
-            period,
-            Check::Http {
-                port: PORT,
-                path: path.to_owned(),
-            },
-        )
-    };
-    Probes {
-        startup: None,
-        readiness: Some(get(2, "/ready")),
-        liveness: Some(Probe {
-            initial_delay: 10,
-            ..get(10, "/live")
-        }),
-    }
 }

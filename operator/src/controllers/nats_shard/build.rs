@@ -7,7 +7,7 @@ use super::validate::ValidShard;
 use ofa_crds::api::{Resources, Spread};
 
 use crate::platform::{
-    Check, EnvValue, EnvVar, FileContent, MountedFile, Port, Probe, Probes, SecretKey, ServiceName,
+    EnvValue, EnvVar, FileContent, MountedFile, Port, Probe, Probes, SecretKey, ServiceName,
     ServicePort, Stop, StopSignal, UpdateStrategy, Workload, WorkloadKind,
 };
 
@@ -102,15 +102,7 @@ fn files(shard: &ValidShard, conf: &Conf) -> Vec<MountedFile> {
 
 /// As the official chart asks, but more often: a node starts in less than a second.
 fn probes() -> Probes {
-    let healthz = |period, path: &str| {
-        Probe::every(
-            period,
-            Check::Http {
-                port: MONITOR_PORT,
-                path: path.to_owned(),
-            },
-        )
-    };
+    let healthz = |period, path| Probe::http(period, MONITOR_PORT, path);
     Probes {
         startup: Some(Probe {
             failure_threshold: 90,
