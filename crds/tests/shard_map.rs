@@ -175,3 +175,14 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<ShardMap>(&json).unwrap(), map);
     }
 }
+
+/// Keys of one block and of several, with the padding in the last block or in one of its own.
+#[test]
+fn a_key_of_any_length_is_hashed_with_sha_256() {
+    for length in 0..200 {
+        let key = vec![b'k'; length];
+        let digest: [u8; 32] = Sha256::digest(&key).into();
+        let first = u64::from_be_bytes(digest[..8].try_into().unwrap());
+        assert_eq!(KeyHash::of(&key), KeyHash(first), "{length} bytes");
+    }
+}

@@ -13,6 +13,8 @@ mod fetch;
 mod forward;
 mod health;
 mod http;
+#[cfg(feature = "internals")]
+pub mod internals;
 mod log_limit;
 mod metrics;
 mod publish;
@@ -22,6 +24,7 @@ mod settings;
 mod shards;
 #[cfg(test)]
 mod simulation;
+mod tls;
 
 pub use consume::SourceError;
 pub use derive::{DeriveArgs, DeriveError, Format as DerivedFormat, run as derive};

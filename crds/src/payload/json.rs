@@ -70,15 +70,24 @@ const fn eight(byte: u8) -> u64 {
     u64::from_le_bytes([byte; 8])
 }
 
-/// How many of eight bytes, from the first, a JSON string may hold as they are: all but `"`, `\` and
-/// control characters. Finds the first exception without looking at each byte ("Bit Twiddling Hacks",
-/// determining if a word has a byte less than n, or equal to n).
-fn plain_prefix(bytes: [u8; 8]) -> usize {
-    let word = u64::from_le_bytes(bytes);
+/// How many bytes, from the first, a JSON string may hold as they are: all but `"`, `\` and control characters. Finds
+/// the first exception without looking at each byte ("Bit Twiddling Hacks", determining if a word has a byte less than n,
+/// or equal to n). Looks at whole groups of eight only.
+#[inline]
+fn plain_prefix(bytes: &[u8]) -> usize {
     let below = |word: u64, limit: u8| word.wrapping_sub(eight(limit)) & !word & eight(0x80);
-    let found = below(word, 0x20) | below(word ^ eight(b'"'), 1) | below(word ^ eight(b'\\'), 1);
-    // Marks behind the first may be wrong, the first is not.
-    (found.trailing_zeros() / 8) as usize
+    let (groups, _) = bytes.as_chunks::<8>();
+    for (index, group) in groups.iter().enumerate() {
+        let word = u64::from_le_bytes(*group);
+        let found =
+            below(word, 0x20) | below(word ^ eight(b'"'), 1) | below(word ^ eight(b'\\'), 1);
+        // A branch that is nearly always foreseen, so that a group does not wait for what was found in the one before.
+        if found != 0 {
+            // Marks behind the first may be wrong, the first is not.
+            return index * 8 + (found.trailing_zeros() / 8) as usize;
+        }
+    }
+    groups.len() * 8
 }
 
 impl Scanner<'_> {
@@ -172,7 +181,8 @@ impl Scanner<'_> {
     /// Whether a key equals `name` without regard to case, escapes resolved.
     fn names(&self, key: &Range<usize>, name: &[u8]) -> bool {
         let raw = &self.json[key.clone()];
-        if raw.contains(&b'\\') {
+        // Escapes make a key longer than what it says.
+        if raw.len() > name.len() && raw.contains(&b'\\') {
             let quoted = &self.json[key.start - 1..=key.end];
             let text = serde_json::from_slice::<String>(quoted);
             return text.is_ok_and(|text| text.as_bytes().eq_ignore_ascii_case(name));
@@ -243,13 +253,7 @@ impl Scanner<'_> {
     fn skip_string(&mut self) -> Option<()> {
         self.expect(b'"')?;
         loop {
-            while let Some(bytes) = self.json[self.at..].first_chunk::<8>() {
-                let plain = plain_prefix(*bytes);
-                self.at += plain;
-                if plain < 8 {
-                    break;
-                }
-            }
+            self.at += plain_prefix(&self.json[self.at..]);
             match self.peek()? {
                 b'"' => {
                     self.at += 1;
@@ -315,18 +319,27 @@ mod tests {
 
     use super::*;
 
+    fn agrees(bytes: &[u8]) -> Result<(), TestCaseError> {
+        let plain = |byte: &&u8| **byte >= 0x20 && !matches!(**byte, b'"' | b'\\');
+        let groups = &bytes[..bytes.len() / 8 * 8];
+        prop_assert_eq!(plain_prefix(bytes), groups.iter().take_while(plain).count());
+        Ok(())
+    }
+
     proptest! {
         #[test]
         fn the_first_byte_that_is_not_plain_is_found(bytes: [u8; 8]) {
-            let plain = |byte: &u8| *byte >= 0x20 && !matches!(byte, b'"' | b'\\');
-            prop_assert_eq!(plain_prefix(bytes), bytes.iter().take_while(|byte| plain(byte)).count());
+            agrees(&bytes)?;
         }
 
         #[test]
-        fn nearly_plain_bytes_too(bytes in "[a-z\\x1f-\\x23\\x5b-\\x5d]{8}") {
-            let bytes: [u8; 8] = bytes.into_bytes().try_into().unwrap();
-            let plain = |byte: &u8| *byte >= 0x20 && !matches!(byte, b'"' | b'\\');
-            prop_assert_eq!(plain_prefix(bytes), bytes.iter().take_while(|byte| plain(byte)).count());
+        fn nearly_plain_bytes_too(bytes in "[a-z\\x1f-\\x23\\x5b-\\x5d]{0,8}") {
+            agrees(bytes.as_bytes())?;
+        }
+
+        #[test]
+        fn behind_other_bytes_too(bytes in "[a-z]{0,40}[a-z\\x1f-\\x23\\x5b-\\x5d]{0,20}") {
+            agrees(bytes.as_bytes())?;
         }
     }
 }

@@ -5,6 +5,7 @@
 //! already has a member of one of these names, ours stands behind it, and JSON readers take the last.
 
 mod json;
+mod stamp;
 mod timestamp;
 
 use std::borrow::Cow;
@@ -13,7 +14,7 @@ use std::ops::Range;
 use thiserror::Error;
 
 use json::Layout;
-use timestamp::Rfc3339;
+pub use stamp::{Stamp, Timestamp};
 pub use timestamp::TimestampKind;
 
 /// What is published for an event.
@@ -42,61 +43,6 @@ pub enum PayloadError {
     MissingId,
 }
 
-/// The texts that do not change within a chunk of records.
-#[derive(Debug)]
-pub struct Stamp {
-    /// `"asset_forwarder_timestamp":"<now>","kafka_timestamp":`
-    head: Vec<u8>,
-    kafka: Rfc3339,
-}
-
-impl Default for Stamp {
-    fn default() -> Self {
-        let mut stamp = Self {
-            head: Vec::with_capacity(96),
-            kafka: Rfc3339::default(),
-        };
-        stamp.set_now(0);
-        stamp
-    }
-}
-
-impl Stamp {
-    /// Sets the time of handling, in milliseconds since the Unix epoch.
-    pub fn set_now(&mut self, now_ms: i64) {
-        self.head.clear();
-        self.head
-            .extend_from_slice(b"\"asset_forwarder_timestamp\":\"");
-        self.head
-            .extend_from_slice(Rfc3339::default().format(now_ms));
-        self.head.extend_from_slice(b"\",\"kafka_timestamp\":");
-    }
-
-    /// Appends the three members, without braces.
-    fn push(&mut self, out: &mut Vec<u8>, timestamp: Timestamp) {
-        out.extend_from_slice(&self.head);
-        if timestamp.kind == TimestampKind::Unknown {
-            out.extend_from_slice(b"null");
-        } else {
-            out.push(b'"');
-            out.extend_from_slice(self.kafka.format(timestamp.ms));
-            out.push(b'"');
-        }
-        out.extend_from_slice(b",\"kafka_timestamp_type\":\"");
-        out.extend_from_slice(timestamp.kind.as_str().as_bytes());
-        out.push(b'"');
-    }
-}
-
-/// A Kafka record's timestamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timestamp {
-    /// Milliseconds since the Unix epoch.
-    pub ms: i64,
-    /// Who set it.
-    pub kind: TimestampKind,
-}
-
 /// The id of an event and its payload, in the pieces it is to be written in.
 pub struct Edited<'a> {
     /// The attribute's id.
@@ -119,6 +65,20 @@ enum Insert {
     Attributes,
     /// A comma, `"attributes":` and the object.
     CommaAttributes,
+}
+
+impl Insert {
+    /// What stands before and after the members; `None` where they do not go.
+    const fn around(self) -> Option<(&'static [u8], &'static [u8])> {
+        match self {
+            Self::Nothing => None,
+            Self::Members => Some((b"", b"")),
+            Self::CommaMembers => Some((b",", b"")),
+            Self::Object => Some((b"{", b"}")),
+            Self::Attributes => Some((b"\"attributes\":{", b"}")),
+            Self::CommaAttributes => Some((b",\"attributes\":{", b"}")),
+        }
+    }
 }
 
 impl<'a> Edited<'a> {
@@ -147,12 +107,28 @@ impl<'a> Edited<'a> {
         })
     }
 
+    /// Length of the payload in bytes.
+    pub fn size(&self, stamp: &mut Stamp, timestamp: Timestamp) -> usize {
+        let mut size = self.json.len();
+        for (cut, insert) in &self.edits {
+            size -= cut.len();
+            if let Some((before, after)) = insert.around() {
+                size += before.len() + stamp.members(timestamp).len() + after.len();
+            }
+        }
+        size
+    }
+
     /// Appends the payload.
     pub fn push(&self, out: &mut Vec<u8>, stamp: &mut Stamp, timestamp: Timestamp) {
         let mut from = 0;
         for (cut, insert) in &self.edits {
             out.extend_from_slice(&self.json[from..cut.start]);
-            push_insert(out, *insert, stamp, timestamp);
+            if let Some((before, after)) = insert.around() {
+                out.extend_from_slice(before);
+                out.extend_from_slice(stamp.members(timestamp));
+                out.extend_from_slice(after);
+            }
             from = cut.end;
         }
         out.extend_from_slice(&self.json[from..]);
@@ -192,20 +168,6 @@ fn stamp_edit(value: &[u8], attributes: &Range<usize>) -> (Range<usize>, Insert)
     }
 }
 
-fn push_insert(out: &mut Vec<u8>, insert: Insert, stamp: &mut Stamp, timestamp: Timestamp) {
-    let (before, after): (&[u8], &[u8]) = match insert {
-        Insert::Nothing => return,
-        Insert::Members => (b"", b""),
-        Insert::CommaMembers => (b",", b""),
-        Insert::Object => (b"{", b"}"),
-        Insert::Attributes => (b"\"attributes\":{", b"}"),
-        Insert::CommaAttributes => (b",\"attributes\":{", b"}"),
-    };
-    out.extend_from_slice(before);
-    stamp.push(out, timestamp);
-    out.extend_from_slice(after);
-}
-
 /// The text of an id: a string without quotes and escapes, or a number as it stands.
 fn id_text(value: &[u8]) -> Result<Cow<'_, str>, PayloadError> {
     let inner = match value {
@@ -240,6 +202,7 @@ mod tests {
         let edited = Edited::new(value.as_bytes(), PayloadFormat::OpenFactory)?;
         let mut out = Vec::new();
         edited.push(&mut out, &mut stamp, STAMP);
+        assert_eq!(edited.size(&mut stamp, STAMP), out.len());
         Ok((edited.id.into_owned(), String::from_utf8(out).unwrap()))
     }
 

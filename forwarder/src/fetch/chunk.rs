@@ -1,18 +1,21 @@
 //! Records taken together, borrowed from what the broker sent.
 
 use bytes::Bytes;
+use ofa_crds::KeyHash;
 
 use super::batch::{self, RecordParts};
 use crate::consume::Headers;
 use crate::route::{Record, Timestamp, TimestampKind};
 
 /// Most records in a chunk: enough to make a chunk's fixed costs vanish, few enough to stay in the cache.
-const CHUNK: usize = 1000;
+const CHUNK: usize = 2000;
 
 /// Records, each with its place in the bytes they were read from.
 pub(crate) struct Chunk {
     places: Vec<Place>,
     buffers: Vec<Buffer>,
+    /// By place; empty where nobody has asked for them.
+    hashes: Vec<KeyHash>,
 }
 
 enum Place {
@@ -41,6 +44,7 @@ impl Chunk {
         Self {
             places: Vec::with_capacity(CHUNK),
             buffers: Vec::new(),
+            hashes: Vec::new(),
         }
     }
 
@@ -81,6 +85,29 @@ impl Chunk {
         }
     }
 
+    /// Hashes the keys of all records at once, so that what is known of their assets can be fetched together.
+    pub(crate) fn hash_keys(&mut self) -> &[KeyHash] {
+        let mut hashes = std::mem::take(&mut self.hashes);
+        hashes.clear();
+        hashes.extend((0..self.len()).map(|at| self.hash_of(at)));
+        self.hashes = hashes;
+        &self.hashes
+    }
+
+    /// The hash of the key of the record at a place below [`Self::len`].
+    #[inline]
+    pub(crate) fn hash(&self, at: usize) -> KeyHash {
+        let known = self.hashes.get(at).copied();
+        known.unwrap_or_else(|| self.hash_of(at))
+    }
+
+    fn hash_of(&self, at: usize) -> KeyHash {
+        let Taken::Record(record) = self.get(at) else {
+            return KeyHash(0);
+        };
+        KeyHash::of(record.key.unwrap_or_default())
+    }
+
     /// A copy of the headers of the record at a place below [`Self::len`].
     pub(crate) fn headers(&self, at: usize) -> Option<Headers> {
         let Place::Record { buffer, parts } = &self.places[at] else {
@@ -102,11 +129,13 @@ impl Chunk {
             };
             place <= at || !partitions.contains(&partition)
         });
+        self.hashes.clear();
     }
 
     pub(super) fn clear(&mut self) {
         self.places.clear();
         self.buffers.clear();
+        self.hashes.clear();
     }
 
     /// Begins with records of other bytes; returns what to name them by.

@@ -284,5 +284,19 @@ impl Shared {
     }
 }
 
+/// Reads all records and their headers of whatever a broker may send.
+#[cfg(feature = "internals")]
+pub(crate) fn read_anything(data: &[u8]) {
+    let mut data = Bytes::copy_from_slice(data);
+    while let Ok(batch) = Batch::take(&mut data) {
+        let mut reader = batch.reader();
+        while let Some(Ok(parts)) = reader.next(&batch) {
+            let (key, value) = (parts.key.of(&batch.records), parts.value.of(&batch.records));
+            let headers = batch::headers(&batch.records, parts.headers);
+            std::hint::black_box((key, value, headers.count()));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use bytes::{Buf, BytesMut};
+use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf,
@@ -19,6 +18,7 @@ use tracing::debug;
 use url::Url;
 
 use super::protocol::{self, ProtocolError, ServerInfo, ServerOp};
+use crate::tls;
 
 /// How long a node has to answer while a connection is made. A healthy one needs milliseconds; one that
 /// is stopped or cut off must not hold up the way to its neighbours.
@@ -137,9 +137,8 @@ impl Connection {
         }
         connection.info = *info;
         connection
-            .write(connect_line(access, name)?.as_bytes())
+            .write(connect_line(access, name)?.as_bytes(), b"PING\r\n")
             .await?;
-        connection.write(b"PING\r\n").await?;
         loop {
             match connection.next().await? {
                 ServerOp::Pong => return Ok(connection),
@@ -185,9 +184,14 @@ impl Connection {
         }
     }
 
-    /// Writes all bytes. The caller keeps frames whole.
-    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
-        self.writer.write_all(bytes).await?;
+    /// Writes all bytes of both parts. The caller keeps frames whole.
+    pub(crate) async fn write(
+        &mut self,
+        first: &[u8],
+        second: &[u8],
+    ) -> Result<(), ConnectionError> {
+        let mut both = Buf::chain(first, second);
+        self.writer.write_all_buf(&mut both).await?;
         Ok(self.writer.flush().await?)
     }
 }
@@ -224,20 +228,8 @@ fn read(path: PathBuf) -> Result<Option<String>, ConnectionError> {
 }
 
 fn tls_config(access: &Access) -> Result<rustls::ClientConfig, ConnectionError> {
-    let mut roots = rustls::RootCertStore::empty();
     let path = access.folder.clone().unwrap_or_default().join("ca.crt");
-    let refused = |reason: String| ConnectionError::Access {
-        path: path.clone(),
-        reason,
-    };
-    for certificate in
-        CertificateDer::pem_file_iter(&path).map_err(|error| refused(error.to_string()))?
-    {
-        let certificate = certificate.map_err(|error| refused(error.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|error| refused(error.to_string()))?;
-    }
+    let roots = tls::trust(&path).map_err(|reason| ConnectionError::Access { path, reason })?;
     Ok(rustls::ClientConfig::builder()
         .with_root_certificates(roots)
         .with_no_client_auth())

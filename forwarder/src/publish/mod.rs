@@ -9,6 +9,8 @@ mod window;
 
 pub(crate) use batch::{Batch, Span};
 pub(crate) use connection::Access;
+#[cfg(feature = "internals")]
+pub(crate) use protocol::parse;
 pub(crate) use session::WitnessMode;
 pub(crate) use shard::{ShardHandle, ShardSettings, spawn};
 #[cfg(test)]

@@ -164,20 +164,21 @@ impl Session {
             PingFrom::Publisher => &mut self.publisher,
             PingFrom::Witness => &mut self.witness,
         };
-        timeout(WRITE_TIMEOUT, connection.write(b"PONG\r\n"))
-            .await
-            .map_err(|_| SessionError::WriteStalled)??;
-        Ok(())
+        write(connection, b"PONG\r\n", b"").await
     }
 
-    /// Publishes whole frames.
-    pub(crate) async fn publish(&mut self, frames: &[u8]) -> Result<(), SessionError> {
-        for piece in frames.chunks(WRITE_PIECE) {
-            timeout(WRITE_TIMEOUT, self.publisher.write(piece))
-                .await
-                .map_err(|_| SessionError::WriteStalled)??;
+    /// Publishes whole frames and a marker's behind them, which is empty where none is due.
+    pub(crate) async fn publish(
+        &mut self,
+        frames: &[u8],
+        marker: &[u8],
+    ) -> Result<(), SessionError> {
+        // The last piece goes with the marker: a write less, and for the node a read.
+        let last = frames.len().saturating_sub(1) / WRITE_PIECE * WRITE_PIECE;
+        for piece in frames[..last].chunks(WRITE_PIECE) {
+            write(&mut self.publisher, piece, b"").await?;
         }
-        Ok(())
+        write(&mut self.publisher, &frames[last..], marker).await
     }
 
     /// Appends a marker's frame.
@@ -195,7 +196,7 @@ impl Session {
 
     async fn subscribe(&mut self) -> Result<(), SessionError> {
         let line = format!("SUB {}.* 1\r\nPING\r\n", self.subject);
-        self.witness.write(line.as_bytes()).await?;
+        self.witness.write(line.as_bytes(), b"").await?;
         loop {
             match self.witness.next().await? {
                 ServerOp::Pong => return Ok(()),
@@ -211,7 +212,7 @@ impl Session {
         let mut frame = Vec::new();
         push_marker(&mut frame, &self.subject, PROBE);
         while Instant::now() < deadline {
-            self.publish(&frame).await?;
+            self.publish(&frame, b"").await?;
             let pause = sleep(PROBE_INTERVAL);
             tokio::pin!(pause);
             loop {
@@ -228,6 +229,16 @@ impl Session {
             witness: witness.to_owned(),
         })
     }
+}
+
+/// Writes two parts at once. A node that has not taken them within [`WRITE_TIMEOUT`] counts as stuck.
+async fn write(
+    connection: &mut Connection,
+    first: &[u8],
+    second: &[u8],
+) -> Result<(), SessionError> {
+    let written = timeout(WRITE_TIMEOUT, connection.write(first, second)).await;
+    Ok(written.map_err(|_| SessionError::WriteStalled)??)
 }
 
 /// Returns as soon as a node other than the one named can be reached, for a session that has only one.

@@ -23,9 +23,6 @@ const MARKER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes published behind one marker at most, so that confirmations keep coming in a long burst.
 const BYTES_PER_MARKER: usize = 256 * 1024;
 
-/// Frames up to this size are copied together with their marker: one write in place of two.
-const COPY_LIMIT: usize = 64 * 1024;
-
 /// First and longest pause between two attempts to reach a shard.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -130,7 +127,7 @@ pub(crate) fn spawn(
         shared: shared.clone(),
         confirmed,
         metrics,
-        out: Vec::with_capacity(COPY_LIMIT),
+        marker: Vec::with_capacity(128),
         unmarked: 0,
     };
     tokio::spawn(task.run());
@@ -154,7 +151,8 @@ struct Task {
     shared: Arc<Shared>,
     confirmed: std::sync::mpsc::Sender<Confirmed>,
     metrics: Arc<Metrics>,
-    out: Vec<u8>,
+    /// The frame of the marker at hand.
+    marker: Vec<u8>,
     /// Bytes published since the last marker.
     unmarked: usize,
 }
@@ -337,24 +335,19 @@ impl Task {
 
     /// Publishes the oldest unsent batch, and a marker behind it when it is the last or enough has gathered.
     async fn publish_next(&mut self, session: &mut Session) -> Result<(), End> {
-        let Some(batch) = self.window.unsent() else {
+        self.window.sent();
+        let size = self.window.last_sent().map_or(0, |it| it.frames().len());
+        self.unmarked += size;
+        self.marker.clear();
+        if self.window.unsent().is_none() || self.unmarked >= BYTES_PER_MARKER {
+            let number = self.window.mark();
+            session.push_marker(&mut self.marker, number);
+            self.unmarked = 0;
+        }
+        let Some(batch) = self.window.last_sent() else {
             return Ok(());
         };
         self.metrics.published(&self.name, batch);
-        self.out.clear();
-        let size = batch.frames().len();
-        if size <= COPY_LIMIT {
-            self.out.extend_from_slice(batch.frames());
-        } else {
-            session.publish(batch.frames()).await?;
-        }
-        self.window.sent();
-        self.unmarked += size;
-        if self.window.unsent().is_none() || self.unmarked >= BYTES_PER_MARKER {
-            let number = self.window.mark();
-            session.push_marker(&mut self.out, number);
-            self.unmarked = 0;
-        }
-        Ok(session.publish(&self.out).await?)
+        Ok(session.publish(batch.frames(), &self.marker).await?)
     }
 }

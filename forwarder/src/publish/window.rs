@@ -42,9 +42,14 @@ impl Window {
         self.batches.get(self.sent)
     }
 
-    /// Notes that [`Self::unsent`] has been published.
+    /// Notes that [`Self::unsent`] is published.
     pub(crate) fn sent(&mut self) {
         self.sent = (self.sent + 1).min(self.batches.len());
+    }
+
+    /// The batch that was noted by [`Self::sent`] last.
+    pub(crate) fn last_sent(&self) -> Option<&Batch> {
+        self.batches.get(self.sent.checked_sub(1)?)
     }
 
     /// The number of the marker to publish now; it confirms all that has been sent.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use ofa_crds::KeyHash;
 use tracing::{info, warn};
 
 use super::{Pump, State};
@@ -161,8 +162,9 @@ fn hand_over(
     record: &Record<'_>,
     tenure: Tenure,
 ) {
+    let hash = KeyHash::of(record.key.unwrap_or_default());
     // What cannot be forwarded was counted and logged by the main reader.
-    if let Ok(routed) = encoder.route(record, shards.map())
+    if let Ok(routed) = encoder.route(record, hash, shards.map())
         && (routed.shard == shard || routed.second == Some(shard))
     {
         let (batch, max_payload) = shards.batch(shard);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use ofa_crds::kafka::now_ms;
+
 use super::{Pump, State, TICK};
 use crate::commit::Tracker;
 use crate::consume::Taken;
@@ -33,6 +35,7 @@ impl Pump {
             };
             self.source.fill(&mut self.state.chunk, wait);
             self.encoder.set_now(now_ms());
+            self.encoder.look_ahead(self.state.chunk.hash_keys());
         }
         let (mut progress, from) = (Progress::Done, self.state.at);
         while progress == Progress::Done && self.state.at < self.state.chunk.len() {
@@ -72,12 +75,13 @@ impl Pump {
                 return Progress::Done;
             }
         };
+        let hash = chunk.hash(*at);
         *at += 1;
         // What is left of a partition on its way out will be read by its next owner.
         let Some(tenure) = tracker.tenure(record.partition) else {
             return Progress::Done;
         };
-        let result = match encoder.route(&record, shards.map()) {
+        let result = match encoder.route(&record, hash, shards.map()) {
             Ok(routed) => match targets(shards, tracker, &record, &routed) {
                 Some(targets) => deliver(encoder, shards, &record, &routed, tenure, targets),
                 None => {
@@ -173,11 +177,4 @@ pub(super) fn pass_over(
         let (partition, offset) = (record.partition, record.offset);
         warn!(partition, offset, reason = %poison, held_back, "a record cannot be forwarded and is passed over");
     }
-}
-
-fn now_ms() -> i64 {
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since_epoch.map_or(0, |elapsed| {
-        i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
-    })
 }

@@ -46,14 +46,15 @@ impl Framer {
         self.head.len() + 11 + MAX_OFFSETS_LEN + self.names.len() + 4 + payload
     }
 
-    /// Appends a frame and returns the bytes of its headers and payload.
-    pub(crate) fn push(
+    /// Appends a frame up to its payload, and returns the bytes of its headers and payload. The payload and a line end
+    /// are to follow.
+    pub(crate) fn push_head(
         &self,
         out: &mut Vec<u8>,
         partition: i32,
         offset: i64,
         prev: Option<i64>,
-        payload: &[u8],
+        payload_len: usize,
     ) -> usize {
         let (mut digits, mut offset_digits, mut prev_digits) = (
             itoa::Buffer::new(),
@@ -72,7 +73,7 @@ impl Framer {
             + prev_len
             + self.names.len()
             + 2;
-        let total = headers + payload.len();
+        let total = headers + payload_len;
 
         out.reserve(self.subject.len() + total + 32);
         out.extend_from_slice(b"HPUB ");
@@ -95,8 +96,6 @@ impl Framer {
         }
         out.extend_from_slice(&self.names);
         out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(payload);
-        out.extend_from_slice(b"\r\n");
         total
     }
 }
@@ -118,7 +117,9 @@ mod tests {
         let mut framer = Framer::new("ofa_assets");
         framer.set_subject(asset, id);
         let mut out = Vec::new();
-        let size = framer.push(&mut out, 3, 1042, prev, payload);
+        let size = framer.push_head(&mut out, 3, 1042, prev, payload.len());
+        out.extend_from_slice(payload);
+        out.extend_from_slice(b"\r\n");
         (framer, out, size)
     }
 

@@ -8,13 +8,13 @@ use ofa_crds::names::asset_of_key;
 use ofa_crds::payload::{Edited, Stamp};
 use ofa_crds::{KeyHash, ShardMap};
 
+pub(crate) use frame::Framer;
 pub use ofa_crds::payload::PayloadFormat;
 pub(crate) use ofa_crds::payload::{Timestamp, TimestampKind};
 pub use poison::Poison;
 pub(crate) use prev_offsets::Tenure;
 
 use crate::publish::Batch;
-use frame::Framer;
 use prev_offsets::PrevOffsets;
 
 /// A record as it came from Kafka, borrowed.
@@ -33,7 +33,6 @@ pub(crate) struct Encoder {
     stamp: Stamp,
     framer: Framer,
     prev_offsets: PrevOffsets,
-    payload: Vec<u8>,
 }
 
 impl Encoder {
@@ -43,7 +42,6 @@ impl Encoder {
             stamp: Stamp::default(),
             framer: Framer::new(topic),
             prev_offsets: PrevOffsets::new(),
-            payload: Vec::with_capacity(4096),
         }
     }
 
@@ -52,15 +50,20 @@ impl Encoder {
         self.stamp.set_now(now_ms);
     }
 
-    /// The shard a record goes to, or why it goes nowhere.
+    /// Tells whose records come next.
+    pub(crate) fn look_ahead(&self, keys: &[KeyHash]) {
+        self.prev_offsets.fetch(keys.iter().map(|key| key.0));
+    }
+
+    /// The shard a record goes to, or why it goes nowhere. `hash` is that of its key.
     pub(crate) fn route<'a>(
         &self,
         record: &Record<'a>,
+        hash: KeyHash,
         map: &ShardMap,
     ) -> Result<Routed<'a>, Poison> {
         let asset = asset_of_key(record.key)?;
         let value = record.value.ok_or(Poison::Tombstone)?;
-        let hash = KeyHash::of(asset.as_bytes());
         let event = Edited::new(value, self.format)?;
         Ok(Routed {
             shard: map.index_of(hash),
@@ -80,24 +83,20 @@ impl Encoder {
         max_payload: usize,
         batch: &mut Batch,
     ) -> Result<(), Poison> {
-        self.payload.clear();
-        routed
-            .event
-            .push(&mut self.payload, &mut self.stamp, record.timestamp);
+        let payload = routed.event.size(&mut self.stamp, record.timestamp);
         self.framer.set_subject(routed.asset, &routed.event.id);
-        if self.framer.largest_size(self.payload.len()) > max_payload {
+        if self.framer.largest_size(payload) > max_payload {
             return Err(Poison::TooLarge);
         }
         let prev = self
             .prev_offsets
             .replace(routed.hash.0, tenure, record.offset);
-        let size = self.framer.push(
-            batch.buffer(),
-            record.partition,
-            record.offset,
-            prev,
-            &self.payload,
-        );
+        let out = batch.buffer();
+        let size = self
+            .framer
+            .push_head(out, record.partition, record.offset, prev, payload);
+        routed.event.push(out, &mut self.stamp, record.timestamp);
+        out.extend_from_slice(b"\r\n");
         batch.note(record.partition, tenure, record.offset, size);
         Ok(())
     }

@@ -23,14 +23,25 @@ impl PrevOffsets {
         }
     }
 
+    /// Fetches what is known of these assets from memory. Side by side they take as long as one of them alone would take
+    /// when it is needed, and for most assets of a large plant nothing of it is in the processor's caches.
+    pub(crate) fn fetch(&self, assets: impl Iterator<Item = u64>) {
+        let seen = assets.fold(0, |seen, asset| seen ^ self.places[place(asset)].0);
+        std::hint::black_box(seen);
+    }
+
     /// Notes an event's offset and returns the asset's offset before it, if it is known.
     pub(crate) fn replace(&mut self, asset: u64, tenure: Tenure, offset: i64) -> Option<i64> {
         let tag = tag(asset, tenure);
-        let place = &mut self.places[usize::try_from(tag % (PLACES as u64)).unwrap_or(0)];
+        let place = &mut self.places[place(asset)];
         let known = (place.0 == tag && place.1 < offset).then_some(place.1);
         *place = (tag, offset);
         known
     }
+}
+
+fn place(asset: u64) -> usize {
+    usize::try_from(asset % (PLACES as u64)).unwrap_or(0)
 }
 
 /// Mixes an asset's hash with the tenure; never 0, which marks an empty place.
