@@ -77,6 +77,19 @@ pub struct GroupService {
     /// Whether a request wakes it; otherwise there is nothing to do but to wait.
     #[serde(default)]
     pub on_demand: bool,
+    /// Who writes its stream, where that is a consumer group: how far it is behind is how far the group's events are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reader: Option<StreamReader>,
+}
+
+/// A consumer group and the topic it reads.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamReader {
+    /// The consumer group.
+    pub consumer_group: String,
+    /// The topic it reads.
+    pub topic: String,
 }
 
 /// Somebody's word that a group's service is needed.

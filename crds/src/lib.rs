@@ -3,7 +3,7 @@
 //! Resources ([`api`]), names and subjects ([`names`], [`subject`]), which shard has an asset
 //! ([`shard_map`], [`ring`]), groups of assets ([`groups`]), positions in a stream ([`cursor`]), what travels
 //! on the control topic ([`control`]) and the wire formats of OpenFactory ([`wire`],
-//! [`payload`]), and the replay service's protocol ([`replay`]). All of it is pure.
+//! [`payload`]), ksqlDB's ([`ksql`]), and the replay service's protocol ([`replay`]). All of it is pure.
 //!
 //! The feature `kube` adds the `CustomResource` derives; without it no Kubernetes code is built. The feature
 //! `kafka` adds the one module with I/O: a Kafka client's settings and the control topic.
@@ -14,6 +14,7 @@ pub mod cursor;
 pub mod groups;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod ksql;
 pub mod names;
 pub mod payload;
 pub mod replay;

@@ -1,10 +1,11 @@
 //! What an event's Kafka value says, whoever wrote it: `VALUE`, `value`, or `S_VALUE` of a ksqlDB join.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
+use ofa_crds::ksql::varchar;
 use serde_json::value::RawValue;
 
-/// The columns of an event as ksqlDB's VARCHAR shows them: text as it is, anything else as its JSON.
+/// The columns of an event as ksqlDB's VARCHAR shows them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Columns {
     /// The attribute's id.
@@ -23,36 +24,38 @@ impl Columns {
     /// Reads a Kafka value; `None` for what is no JSON object.
     #[must_use]
     pub fn parse(json: &[u8]) -> Option<Self> {
-        let members: HashMap<String, &RawValue> = serde_json::from_slice(json).ok()?;
-        let mut columns = Self::default();
-        for (name, value) in members {
-            let name = name.to_ascii_lowercase();
-            match name.strip_prefix("s_").unwrap_or(&name) {
-                "id" => columns.id = text(value),
-                "value" => columns.value = text(value),
-                "type" => columns.kind = text(value),
-                "tag" => columns.tag = text(value),
-                "attributes" => columns.timestamp = timestamp(value),
-                _ => {}
-            }
-        }
-        Some(columns)
+        // In the order of their names, so that a column's own spelling comes first, wherever it stands in the event.
+        let members: BTreeMap<String, &RawValue> = serde_json::from_slice(json).ok()?;
+        let column = |name: &str| {
+            let mut all = members.iter();
+            let found = all.find(|(member, _)| {
+                let plain = member.strip_prefix("S_").unwrap_or(member);
+                plain.eq_ignore_ascii_case(name)
+            });
+            found.map(|(_, value)| *value)
+        };
+        Some(Self {
+            id: column("ID").and_then(text),
+            value: column("VALUE").and_then(text),
+            kind: column("TYPE").and_then(text),
+            tag: column("TAG").and_then(text),
+            timestamp: column("ATTRIBUTES").and_then(timestamp),
+        })
     }
 }
 
 fn timestamp(attributes: &RawValue) -> Option<String> {
-    let attributes: HashMap<String, &RawValue> = serde_json::from_str(attributes.get()).ok()?;
-    let found = attributes
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case("timestamp"));
-    found.and_then(|(_, value)| text(value))
+    let attributes: BTreeMap<String, &RawValue> = serde_json::from_str(attributes.get()).ok()?;
+    let is_it = |(name, _): &(&String, _)| name.eq_ignore_ascii_case("timestamp");
+    let any = || attributes.iter().find(is_it).map(|(_, value)| value);
+    let value = attributes.get("timestamp").or_else(any);
+    value.and_then(|value| text(value))
 }
 
 fn text(value: &RawValue) -> Option<String> {
     match value.get() {
         "null" => None,
-        json if json.starts_with('"') => serde_json::from_str(json).ok(),
-        other => Some(other.to_owned()),
+        json => varchar::text(json).ok(),
     }
 }
 

@@ -19,6 +19,21 @@ pub(crate) enum ConsumerError {
     Client(#[from] KafkaError),
 }
 
+/// A client that may ask for the positions of a consumer group. It never joins.
+///
+/// # Errors
+/// When the settings are unusable.
+pub(crate) fn reader_of_positions(
+    kafka: &KafkaSettings,
+    group: &str,
+) -> Result<Consumer, ConsumerError> {
+    let mut config = kafka.client_config()?;
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false");
+    Ok(config.create_with_context(Quiet)?)
+}
+
 /// A consumer whose partitions are assigned by hand, and that tells the end of each.
 ///
 /// # Errors

@@ -17,3 +17,4 @@ pub mod router;
 pub mod selection;
 pub mod shutdown;
 pub mod state;
+mod unread;

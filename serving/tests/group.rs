@@ -108,6 +108,41 @@ async fn a_restart_of_the_service_loses_nothing_for_its_clients() {
     }
     answers_for_the_state(&service).await;
     an_id_of_another_stream_is_told(&service).await;
+    what_is_for_another_group_is_refused(&service).await;
+}
+
+/// Kafka's client tells that the end is reached only where nothing comes for a moment; here something always comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_written_to_all_the_time_is_served_soon() {
+    let broker = broker().await;
+    let producer = broker.producer();
+    let writing = tokio::spawn(async move {
+        for number in 0.. {
+            for partition in 0..PARTITIONS {
+                let at = (TOPIC, partition);
+                produce(&producer, at, ("A0", "A0/x"), number, 0);
+            }
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    });
+    for command in ["group", "replay"] {
+        let settings = [
+            ("ASSET_GROUP", "Weld"),
+            ("KAFKA_TOPIC", TOPIC),
+            ("NATS_CLUSTER_C1", "nats://127.0.0.1:4222"),
+        ];
+        let mut service = Service::new(command, &broker, &settings);
+        service.start().await;
+    }
+    writing.abort();
+}
+
+async fn what_is_for_another_group_is_refused(service: &Service) {
+    for path in ["/asset_stream?asset_uuid=A0", "/asset_state?asset_uuid=A0"] {
+        let request = reqwest::Client::new().get(service.url(path));
+        let answer = request.header("ofa-group", "Paint").send().await.unwrap();
+        assert_eq!(answer.status(), 421, "{path}");
+    }
 }
 
 async fn answers_for_the_state(service: &Service) {

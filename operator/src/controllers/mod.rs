@@ -85,6 +85,13 @@ pub struct KsqlDbSettings {
         default_value = "asset_to_uns_map"
     )]
     pub uns_map: String,
+    /// Table of ksqlDB with the latest values of assets
+    #[arg(
+        long = "ksqldb-assets-table",
+        env = "KSQLDB_ASSETS_TABLE",
+        default_value = "assets"
+    )]
+    pub assets_table: String,
     /// Persistent queries that a ksqlDB server may run; each of a group reads the whole source topic
     #[arg(
         long = "ksqldb-max-queries",
@@ -108,6 +115,7 @@ impl Default for KsqlDbSettings {
             url: None,
             assets_stream: "assets_stream".to_owned(),
             uns_map: "asset_to_uns_map".to_owned(),
+            assets_table: "assets".to_owned(),
             max_queries: 20,
             grace_seconds: 60,
         }

@@ -1,6 +1,7 @@
 //! Derived streams by ksqlDB, against a server that answers as ksqlDB does, and against a real one where `KSQLDB_URL` names it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod pull_query;
 mod scene;
 mod stand_in;
 
@@ -159,4 +160,26 @@ async fn a_server_that_is_away_or_is_none_is_told() {
     assert!(matches!(error, KsqlError::Unreachable { .. }), "{error}");
     let error = servers.claim("ksqldb:8088", "a", &Claim::default());
     assert!(matches!(error, Err(KsqlError::Url(_))));
+}
+
+/// What groups' services ask of a server; they are tested against this stand-in.
+#[tokio::test]
+async fn a_pull_query_is_answered_line_by_line() {
+    let Some(scene) = Scene::stand_in(20).await else {
+        return;
+    };
+    let table = &scene.server().assets;
+    table.take("A1", r#"{"ID":"t","VALUE":1.50,"TAG":"Temperature"}"#);
+    table.take("A1", r#"{"ID":"t","VALUE":null,"TAG":"T"}"#);
+    let columns = "SELECT ASSET_UUID, `VALUE`, TAG, TYPE FROM assets";
+    let (status, lines) = scene.pull(&format!("{columns} WHERE KEY='A1|t';")).await;
+    assert_eq!(status, 200);
+    let (head, rows) = lines.split_once('\n').unwrap();
+    assert!(head.contains(r#""columnNames":["ASSET_UUID","VALUE","TAG","TYPE"]"#));
+    assert_eq!(rows, "[\"A1\",\"1.50\",\"T\",null]\n");
+    let (status, none) = scene.pull(&format!("{columns} WHERE KEY='ZZZ';")).await;
+    assert_eq!((status, none.lines().count()), (200, 1));
+    let (status, error) = scene.pull("SELECT ID FROM nope WHERE KEY='A';").await;
+    assert_eq!(status, 400);
+    assert!(error.contains("NOPE does not exist."));
 }

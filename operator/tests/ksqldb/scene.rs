@@ -195,6 +195,13 @@ impl Scene {
         serde_json::from_str(&text).unwrap()
     }
 
+    /// What a pull query answers.
+    pub(crate) async fn pull(&self, sql: &str) -> (u16, String) {
+        let request = self.http.post(format!("{}/query-stream", self.url));
+        let answer = request.json(&json!({ "sql": sql })).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
     /// Leaves a real server as it was.
     pub(crate) async fn clean(&self, claim: &Claim) {
         if self.stand_in.is_some() {

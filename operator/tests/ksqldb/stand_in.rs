@@ -13,6 +13,8 @@ use axum::{Json, Router};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::pull_query::AssetsTable;
+
 /// The server's memory, and the faults it is to show.
 #[derive(Default)]
 pub(crate) struct StandIn {
@@ -26,6 +28,8 @@ pub(crate) struct StandIn {
     pub(crate) lost_answers: AtomicUsize,
     /// Changing statements to be answered before they are carried out.
     pub(crate) slow: AtomicUsize,
+    /// What pull queries read.
+    pub(crate) assets: Arc<AssetsTable>,
 }
 
 struct Source {
@@ -49,10 +53,12 @@ fn counted(left: &AtomicUsize) -> bool {
 pub(crate) async fn start(server: Arc<StandIn>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
+    let pull_queries = server.assets.route();
     let app = Router::new()
         .route("/ksql", post(ksql))
         .route("/status/{kind}/{name}/{action}", get(status))
-        .with_state(server);
+        .with_state(server)
+        .merge(pull_queries);
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     url
 }

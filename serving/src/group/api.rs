@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
 
 use super::awake::Use;
+use super::group_header;
 use super::hub::Hub;
 use super::reader::Status;
 use super::stream::{self, Sources, Start};
@@ -24,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::query;
 use crate::range::RangeReader;
 use crate::selection::Selection;
-use crate::state::{self, StateStore};
+use crate::state;
 
 /// When to ask again while the topic is read: seconds after a start, as a rule.
 const READY_RETRY: Duration = Duration::from_secs(1);
@@ -42,7 +43,7 @@ pub(super) struct App {
     pub(super) topic: Arc<str>,
     pub(super) status: watch::Receiver<Status>,
     pub(super) ranges: RangeReader<Selection>,
-    pub(super) store: Arc<StateStore>,
+    pub(super) state: state::State,
     pub(super) metrics: Arc<Metrics>,
     pub(super) used: Arc<Use>,
     pub(super) stop: CancellationToken,
@@ -69,6 +70,7 @@ async fn asset_stream(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    group_header::check(&headers, &app.group)?;
     let query = query.as_deref();
     let selection = Selection::from_query(query).map_err(bad_request)?;
     let start = start(&app.topic, query, &headers)?;
@@ -113,10 +115,14 @@ fn start(topic: &str, query: Option<&str>, headers: &HeaderMap) -> Result<Start,
 async fn asset_state(
     State(app): State<App>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    app.hub()?;
+    group_header::check(&headers, &app.group)?;
+    if app.state.ksql.is_none() {
+        app.hub()?;
+    }
     app.used.mark();
-    state::answer(&app.store, query.as_deref())
+    app.state.answer(query.as_deref()).await
 }
 
 async fn ready(State(app): State<App>) -> Response {

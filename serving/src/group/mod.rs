@@ -8,6 +8,7 @@
 mod api;
 mod awake;
 mod frame;
+mod group_header;
 mod hub;
 mod position;
 mod queue;
@@ -18,17 +19,17 @@ mod stream;
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+pub(crate) use group_header::{GROUP_HEADER, in_header};
 pub use settings::GroupArgs;
 
 use crate::http;
 use crate::metrics::Metrics;
 use crate::range::RangeReader;
-use crate::state::StateStore;
+use crate::state::{State, StateStore};
 use api::App;
 use reader::Reader;
 
@@ -45,6 +46,7 @@ pub async fn run(
     let stop = CancellationToken::new();
     let metrics = Arc::new(Metrics::new("group"));
     let store = Arc::new(StateStore::open(args.state_dir.as_deref(), &topic)?);
+    store.write_in_background()?;
     let (reader, status) = Reader::new(
         &args.kafka,
         &topic,
@@ -59,7 +61,10 @@ pub async fn run(
         topic: topic.as_str().into(),
         status,
         ranges: RangeReader::start(&args.kafka, &topic)?,
-        store,
+        state: State {
+            local: store,
+            ksql: args.ksql_state()?,
+        },
         used: Arc::clone(&used),
         metrics: Arc::clone(&metrics),
         stop: stop.clone(),
@@ -68,22 +73,6 @@ pub async fn run(
         tokio::spawn(keep_awake.run(used, metrics, stop.clone()));
     }
     info!(group = %args.group, topic, address = %listener.local_addr()?, "the group's service listens");
-    // librdkafka blocks: a thread of its own.
-    let mut reading = tokio::task::spawn_blocking(move || reader.run());
-    let mut ended = None;
-    let end = async {
-        tokio::select! {
-            () = shutdown => {}
-            result = &mut reading => ended = Some(result),
-        }
-        // Streams end first: nothing else ends a connection that is in the middle of one.
-        stop.cancel();
-    };
-    http::serve(listener, api::app(app), end).await;
-    let result = match ended {
-        Some(result) => result,
-        None => reading.await,
-    };
-    result.context("the reader broke down; this is a defect, please report it with the log")??;
-    Ok(())
+    let read = move || reader.run();
+    http::serve_while_reading(listener, api::app(app), read, stop, shutdown).await
 }

@@ -3,7 +3,7 @@
 //! Reading begins where the state store's stream ends and is served once it has reached what stood on the topic at
 //! that time. Read committed, so that nobody sees an event that its transaction takes back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ use crate::event::Columns;
 use crate::kafka;
 use crate::metrics::Metrics;
 use crate::state::{Change, StateError, StateStore};
+use crate::unread::Unread;
 
 /// How long to wait for a record before looking whether to stop.
 const POLL: Duration = Duration::from_millis(100);
@@ -89,8 +90,8 @@ pub(super) struct Reader {
 struct Begun {
     hub: Arc<Hub>,
     position: Position,
-    /// Partitions that have not been read to their end yet.
-    pending: BTreeSet<i32>,
+    /// What stood on the topic then and is not read yet.
+    unread: Unread,
     partitions: u32,
 }
 
@@ -186,7 +187,12 @@ impl Reader {
         info!(topic = self.topic, ?starts, "reading begins");
         Ok(Begun {
             hub: Arc::new(Hub::new(&self.topic, starts.clone(), self.limits)),
-            pending: (0..).take(starts.len()).collect(),
+            unread: Unread::new(
+                starts
+                    .iter()
+                    .copied()
+                    .zip(bounds.iter().map(|(_, high)| *high)),
+            ),
             partitions: u32::try_from(starts.len()).unwrap_or(u32::MAX),
             position: Position::new(self.topic.as_str(), starts),
         })
@@ -239,10 +245,12 @@ impl Reader {
         let mut wait = POLL;
         while batch.changes.len() < BATCH && batch.bytes < BATCH_BYTES {
             match self.consumer.poll(wait) {
-                Some(Ok(record)) => batch.take(&record, &mut begun.position, &self.metrics),
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    begun.pending.remove(&partition);
+                Some(Ok(record)) => {
+                    let (partition, offset) = place(&record);
+                    begun.unread.read(partition, offset);
+                    batch.take(&record, &mut begun.position, &self.metrics);
                 }
+                Some(Err(KafkaError::PartitionEOF(partition))) => begun.unread.ended(partition),
                 Some(Err(error)) => self.judge(error)?,
                 None => break,
             }
@@ -264,7 +272,7 @@ impl Reader {
 
     /// Serves clients from the moment when everything that stood on the topic at the start is read.
     fn announce(&self, begun: &Begun) {
-        if !begun.pending.is_empty() {
+        if !begun.unread.is_empty() {
             return;
         }
         let begin = |status: &mut Status| {
@@ -302,6 +310,12 @@ fn starts(bounds: &[(u64, u64)], known: &BTreeMap<u32, u64>) -> Option<Vec<u64>>
     (0..).zip(bounds).map(start).collect()
 }
 
+/// Partition and offset.
+fn place(record: &BorrowedMessage<'_>) -> (u32, u64) {
+    let partition = u32::try_from(record.partition()).unwrap_or(0);
+    (partition, u64::try_from(record.offset()).unwrap_or(0))
+}
+
 #[derive(Default)]
 struct Batch {
     frames: Vec<Arc<Frame>>,
@@ -312,8 +326,7 @@ struct Batch {
 
 impl Batch {
     fn take(&mut self, record: &BorrowedMessage<'_>, position: &mut Position, metrics: &Metrics) {
-        let partition = u32::try_from(record.partition()).unwrap_or(0);
-        let offset = u64::try_from(record.offset()).unwrap_or(0);
+        let (partition, offset) = place(record);
         position.saw(partition, offset);
         self.next.insert(partition, offset + 1);
         // A tombstone or a record of no asset is nobody's event.

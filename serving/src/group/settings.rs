@@ -11,6 +11,7 @@ use ofa_crds::{GroupName, control};
 use super::awake::KeepAwake;
 use super::hub::Limits;
 use crate::cli::ListenArgs;
+use crate::state::{KsqlState, KsqlStateError};
 
 const MIB: usize = 1024 * 1024;
 
@@ -30,6 +31,13 @@ pub struct GroupArgs {
     /// Folder for the assets' state, of this instance alone; without it the state is rebuilt at each start
     #[arg(long, env = "STATE_DIR")]
     pub(super) state_dir: Option<PathBuf>,
+    /// ksqlDB server whose table of the assets' latest values answers /asset_state, where the group's stream is ksqlDB's; the state kept
+    /// here answers without one, and while it cannot
+    #[arg(long, env = "KSQLDB_URL", value_name = "URL")]
+    pub(super) ksqldb_url: Option<String>,
+    /// That table, as OpenFactory's set-up creates it
+    #[arg(long, env = "KSQLDB_ASSETS_TABLE", default_value = "assets")]
+    pub(super) ksqldb_assets_table: String,
     /// MiB of events kept in memory for clients that resume; older ones are read from Kafka
     #[arg(long, env = "REPLAY_MEMORY_MIB", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) replay_memory_mib: u16,
@@ -70,6 +78,12 @@ impl GroupArgs {
             member: member.unwrap_or_else(|| format!("group-{}", std::process::id())),
             idle: Duration::from_secs(idle.into()),
         }))
+    }
+
+    pub(super) fn ksql_state(&self) -> Result<Option<KsqlState>, KsqlStateError> {
+        let url = self.ksqldb_url.as_deref().filter(|url| !url.is_empty());
+        url.map(|url| KsqlState::new(url, &self.ksqldb_assets_table))
+            .transpose()
     }
 
     pub(super) fn limits(&self) -> Limits {

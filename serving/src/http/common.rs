@@ -7,23 +7,26 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
 
-use super::ApiError;
+use super::{ApiError, Routes};
 use crate::metrics::Metrics;
 
 /// Adds `/health`, `/metrics` and the answer to unknown paths, and counts all answers by route.
 pub fn with_common_routes(routes: Router, metrics: Arc<Metrics>) -> Router {
-    let common = Router::new()
-        .route("/health", get(health))
-        .route("/metrics", get(metrics_text))
-        .with_state(Arc::clone(&metrics));
     routes
-        .merge(common)
+        .merge(common_routes().with_state(Arc::clone(&metrics)))
         .fallback(unknown_path)
         .layer(middleware::from_fn_with_state(metrics, count))
+}
+
+/// What every service answers.
+#[must_use]
+pub fn common_routes() -> Routes<Arc<Metrics>> {
+    Routes::new()
+        .get("/health", health)
+        .get("/metrics", metrics_text)
 }
 
 async fn health() -> Response {

@@ -40,6 +40,12 @@ impl ApiError {
         Self::new(StatusCode::BAD_GATEWAY, detail, Some(retry_after))
     }
 
+    /// The request is meant for another service.
+    #[must_use]
+    pub fn misdirected(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::MISDIRECTED_REQUEST, detail, None)
+    }
+
     /// Something in this service is broken; `detail` says where to look.
     #[must_use]
     pub fn internal(detail: impl Into<String>) -> Self {

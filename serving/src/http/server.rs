@@ -10,23 +10,22 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::clients::{ClientLimits, Clients, Peer};
+use super::streams::{self, MAX_HEADERS};
 
 /// Most connections at a time; further ones wait in the kernel's queue. An idle one costs a few KiB.
 const MAX_CONNECTIONS: usize = 20_000;
 
 /// Longest request line and headers together: a UUID of the longest length, percent-encoded, and to spare.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
-
-/// Most header fields of a request; browsers behind proxies send about 30.
-const MAX_HEADERS: usize = 100;
 
 /// How long a connection may take for its request's headers, and stay idle between requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,6 +53,7 @@ pub async fn serve_clients(
     shutdown: impl Future<Output = ()>,
 ) {
     let connections = GracefulShutdown::new();
+    let closing = CancellationToken::new();
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -65,26 +65,62 @@ pub async fn serve_clients(
         let Some(seat) = clients.seat(peer) else {
             continue;
         };
-        let service = TowerToHyperService::new(app.clone());
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
-            service.call(request)
-        });
-        let connection = builder().serve_connection(TokioIo::new(stream), service);
-        let connection = connections.watch(connection);
+        let connection = Connection {
+            peer,
+            app: app.clone(),
+            watcher: connections.watcher(),
+            closing: closing.clone(),
+        };
         tokio::spawn(async move {
             let (_permit, _seat) = (permit, seat);
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection ended early");
-            }
+            connection.serve(stream).await;
         });
     }
     drop(listener);
-    if tokio::time::timeout(SHUTDOWN_GRACE, connections.shutdown())
-        .await
-        .is_err()
-    {
+    closing.cancel();
+    // Also waits for those that hyper does not know: each holds its watcher.
+    let end = connections.shutdown();
+    if tokio::time::timeout(SHUTDOWN_GRACE, end).await.is_err() {
         warn!("some requests did not end in time and are cut off");
+    }
+}
+
+struct Connection {
+    peer: IpAddr,
+    app: Router,
+    watcher: Watcher,
+    /// Ends connections that have not asked for anything yet.
+    closing: CancellationToken,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream) {
+        let first = tokio::time::timeout(HEADER_TIMEOUT, streams::first_request(&stream));
+        match self.closing.run_until_cancelled(first).await {
+            Some(Ok(Some((mut request, length)))) => {
+                request.extensions_mut().insert(Peer(self.peer));
+                let answered = streams::answer(stream, (request, length), self.app);
+                if let Err(error) = answered.await {
+                    debug!(%error, "a stream ended early");
+                }
+                drop(self.watcher);
+            }
+            // Boxed, since every connection has the size of its largest part.
+            Some(Ok(None)) => Box::pin(self.serve_with_hyper(stream)).await,
+            Some(Err(_)) | None => {}
+        }
+    }
+
+    async fn serve_with_hyper(self, stream: TcpStream) {
+        let service = TowerToHyperService::new(self.app);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(self.peer));
+            service.call(request)
+        });
+        let connection = builder().serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = self.watcher.watch(connection).await {
+            debug!(%error, "a connection ended early");
+        }
     }
 }
 

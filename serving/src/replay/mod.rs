@@ -24,7 +24,6 @@ mod tail;
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use ofa_crds::kafka::ControlTopic;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -80,22 +79,6 @@ pub async fn run(
         stop: stop.clone(),
     };
     info!(topic = args.topic, address = %listener.local_addr()?, "the replay service listens");
-    // librdkafka blocks: a thread of its own.
-    let mut reading = tokio::task::spawn_blocking(move || reader.run());
-    let mut ended = None;
-    let end = async {
-        tokio::select! {
-            () = shutdown => {}
-            result = &mut reading => ended = Some(result),
-        }
-        // Answers end first: nothing else ends a connection that is in the middle of one.
-        stop.cancel();
-    };
-    http::serve(listener, api::app(app), end).await;
-    let result = match ended {
-        Some(result) => result,
-        None => reading.await,
-    };
-    result.context("the reader broke down; this is a defect, please report it with the log")??;
-    Ok(())
+    let read = move || reader.run();
+    http::serve_while_reading(listener, api::app(app), read, stop, shutdown).await
 }

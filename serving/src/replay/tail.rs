@@ -1,6 +1,5 @@
 //! Keeps the newest events in memory: one consumer of all partitions, nothing committed.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +22,7 @@ use super::record::Record;
 use super::ring::{Found, Ring};
 use crate::kafka;
 use crate::metrics::Metrics;
+use crate::unread::Unread;
 
 /// How long to wait for a record before looking whether to stop.
 const POLL: Duration = Duration::from_millis(100);
@@ -124,6 +124,9 @@ pub(super) struct Reader {
     pub(super) stop: CancellationToken,
 }
 
+/// Where a partition is to be read from, and the offset that comes next there.
+type Span = (u64, u64);
+
 /// Why reading begins anew.
 enum Ended {
     Stopped,
@@ -150,8 +153,8 @@ impl Reader {
     /// # Errors
     /// When the process has to be started again.
     pub(super) fn run(self) -> Result<(), TailError> {
-        while let Some((tail, starts)) = self.begin() {
-            match self.read(&tail, &starts)? {
+        while let Some((tail, spans)) = self.begin() {
+            match self.read(&tail, &spans)? {
                 Ended::Stopped => break,
                 Ended::Changed => {
                     let why = format!("the topic {} is read anew", self.topic);
@@ -164,12 +167,13 @@ impl Reader {
     }
 
     /// Waits for the topic; `None` when told to stop meanwhile.
-    fn begin(&self) -> Option<(Arc<Tail>, Vec<u64>)> {
+    fn begin(&self) -> Option<(Arc<Tail>, Vec<Span>)> {
         while !self.stop.is_cancelled() {
-            match self.starts() {
-                Ok(starts) => {
-                    info!(topic = self.topic, ?starts, "reading begins");
-                    return Some((Arc::new(Tail::new(&starts, self.bytes)), starts));
+            match self.spans() {
+                Ok(spans) => {
+                    info!(topic = self.topic, ?spans, "reading begins");
+                    let starts: Vec<u64> = spans.iter().map(|(start, _)| *start).collect();
+                    return Some((Arc::new(Tail::new(&starts, self.bytes)), spans));
                 }
                 Err(error) => {
                     let why = format!("the topic {} cannot be read: {error}", self.topic);
@@ -181,42 +185,43 @@ impl Reader {
         None
     }
 
-    fn starts(&self) -> Result<Vec<u64>, KafkaError> {
+    fn spans(&self) -> Result<Vec<Span>, KafkaError> {
         let count = heads::partitions(&self.consumer, &self.topic)?;
-        let start = |partition| {
+        let offset = |offset: i64| u64::try_from(offset).unwrap_or(0);
+        let span = |partition| {
             let (low, high) =
                 self.consumer
                     .fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT)?;
-            Ok(u64::try_from((high - BACKLOG).max(low)).unwrap_or(0))
+            Ok((offset((high - BACKLOG).max(low)), offset(high)))
         };
-        (0..count).map(start).collect()
+        (0..count).map(span).collect()
     }
 
-    fn assign(&self, starts: &[u64]) -> Result<(), KafkaError> {
+    fn assign(&self, spans: &[Span]) -> Result<(), KafkaError> {
         let mut assignment = TopicPartitionList::new();
-        for (partition, start) in (0..).zip(starts) {
+        for (partition, (start, _)) in (0..).zip(spans) {
             let offset = Offset::Offset(i64::try_from(*start).unwrap_or(i64::MAX));
             assignment.add_partition_offset(&self.topic, partition, offset)?;
         }
         self.consumer.assign(&assignment)
     }
 
-    fn read(&self, tail: &Arc<Tail>, starts: &[u64]) -> Result<Ended, TailError> {
-        self.assign(starts).map_err(|source| self.failed(source))?;
-        let mut pending: BTreeSet<i32> = (0..).take(starts.len()).collect();
+    fn read(&self, tail: &Arc<Tail>, spans: &[Span]) -> Result<Ended, TailError> {
+        self.assign(spans).map_err(|source| self.failed(source))?;
+        let mut unread = Unread::new(spans.iter().copied());
         let mut mixed = Mixed::new(self.reports.clone(), Arc::clone(&self.metrics));
         let mut checked_at = Instant::now();
         while !self.stop.is_cancelled() {
-            if let Some(ended) = self.batch(tail, &mut mixed, &mut pending)? {
+            if let Some(ended) = self.batch(tail, &mut mixed, &mut unread)? {
                 return Ok(ended);
             }
-            self.announce(tail, &pending);
+            self.announce(tail, &unread);
             if checked_at.elapsed() >= PARTITIONS_INTERVAL {
                 checked_at = Instant::now();
                 self.metrics.replay_memory(tail.bytes());
                 // A broker that is away says nothing about the topic.
                 if let Ok(count) = heads::partitions(&self.consumer, &self.topic)
-                    && usize::try_from(count) != Ok(starts.len())
+                    && usize::try_from(count) != Ok(spans.len())
                 {
                     return Ok(Ended::Changed);
                 }
@@ -230,15 +235,13 @@ impl Reader {
         &self,
         tail: &Tail,
         mixed: &mut Mixed,
-        pending: &mut BTreeSet<i32>,
+        unread: &mut Unread,
     ) -> Result<Option<Ended>, TailError> {
         let mut wait = POLL;
         for _ in 0..BATCH {
             match self.consumer.poll(wait) {
-                Some(Ok(record)) => take(&record, tail, mixed),
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    pending.remove(&partition);
-                }
+                Some(Ok(record)) => take(&record, tail, mixed, unread),
+                Some(Err(KafkaError::PartitionEOF(partition))) => unread.ended(partition),
                 Some(Err(error)) => match error.rdkafka_error_code() {
                     Some(RDKafkaErrorCode::AutoOffsetReset) => return Ok(Some(Ended::Changed)),
                     Some(RDKafkaErrorCode::Fatal) => return Err(self.failed(error)),
@@ -255,8 +258,8 @@ impl Reader {
     }
 
     /// Answers are given from the moment when what stood on the topic at the start is read.
-    fn announce(&self, tail: &Arc<Tail>, pending: &BTreeSet<i32>) {
-        if !pending.is_empty() {
+    fn announce(&self, tail: &Arc<Tail>, unread: &Unread) {
+        if !unread.is_empty() {
             return;
         }
         let begins = self.status.send_if_modified(|status| {
@@ -280,7 +283,7 @@ impl Reader {
     }
 }
 
-fn take(record: &BorrowedMessage<'_>, tail: &Tail, mixed: &mut Mixed) {
+fn take(record: &BorrowedMessage<'_>, tail: &Tail, mixed: &mut Mixed, unread: &mut Unread) {
     let partition = usize::try_from(record.partition()).unwrap_or(usize::MAX);
     let (Some(ring), Ok(offset)) = (tail.rings.get(partition), u64::try_from(record.offset()))
     else {
@@ -291,4 +294,7 @@ fn take(record: &BorrowedMessage<'_>, tail: &Tail, mixed: &mut Mixed) {
         mixed.note(event, partition);
     }
     ring.lock().push(offset, event);
+    if let Ok(partition) = u32::try_from(partition) {
+        unread.read(partition, offset);
+    }
 }

@@ -8,7 +8,6 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use axum::{Json, Router};
 use ofa_crds::{AssetUuid, Shard, ShardMap, subject};
 use serde::{Deserialize, Serialize};
@@ -19,8 +18,9 @@ use tower_http::timeout::TimeoutLayer;
 use super::auth::{self, Auth};
 use super::follow::Routing;
 use super::groups::{self, Groups};
+use super::lag::ReaderLag;
 use super::page;
-use crate::http::{self, ApiError, Clients};
+use crate::http::{self, ApiError, Clients, Routes};
 use crate::metrics::Metrics;
 
 /// Longest UUID that is looked up, in bytes. A Kafka key may be longer, but no machine has such a name.
@@ -36,7 +36,22 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(45);
 #[derive(Clone)]
 struct App {
     routing: watch::Receiver<Routing>,
-    replay_url: Option<Arc<str>>,
+    about: Arc<About>,
+}
+
+/// What is told beside the shard map.
+#[derive(Default)]
+pub struct About {
+    /// Where clients of NATS get what they missed.
+    pub replay_url: Option<String>,
+    /// How far the forwarders are behind.
+    pub forwarders: Option<ReaderLag>,
+}
+
+impl About {
+    fn replay_url(&self) -> Option<&str> {
+        self.replay_url.as_deref()
+    }
 }
 
 /// Who may ask, and how often.
@@ -50,28 +65,28 @@ pub struct Access {
 
 /// The routes of the shards, and the page.
 pub fn app(routing: watch::Receiver<Routing>, metrics: Arc<Metrics>) -> Router {
-    app_with(routing, metrics, None, None, &Access::default())
+    app_with(routing, metrics, None, About::default(), &Access::default())
 }
 
-/// All routes: those of the shards and, where there are groups, theirs. `replay_url` is what clients are
-/// told.
+/// All routes: those of the shards and, where there are groups, theirs.
 pub fn app_with(
     routing: watch::Receiver<Routing>,
     metrics: Arc<Metrics>,
     groups: Option<Groups>,
-    replay_url: Option<String>,
+    about: About,
     access: &Access,
 ) -> Router {
     let state = App {
         routing,
-        replay_url: replay_url.map(Into::into),
+        about: Arc::new(about),
     };
-    let mut data = shard_routes(state.clone());
+    let mut data = shard_routes().with_state(state.clone());
     if let Some(groups) = groups {
-        data = data.merge(groups::routes(groups));
+        data = data.merge(groups::routes().with_state(groups));
     }
     let require = middleware::from_fn_with_state(access.auth.clone(), auth::require);
-    let mut routes = data.layer(require).merge(open_routes(state));
+    let open = open_routes().with_state(state);
+    let mut routes = data.layer(require).merge(open).merge(page::routes());
     if let Some(clients) = &access.clients {
         let bound = middleware::from_fn_with_state(Arc::clone(clients), http::bound);
         routes = routes.layer(bound);
@@ -79,22 +94,17 @@ pub fn app_with(
     http::with_common_routes(limited(routes), metrics)
 }
 
-fn shard_routes(app: App) -> Router {
-    Router::new()
-        .route("/asset", get(asset_by_query))
-        .route("/asset/", get(asset_by_query))
-        .route("/asset/{*uuid}", get(asset_by_path))
-        .route("/shards", get(shards))
-        .with_state(app)
+fn shard_routes() -> Routes<App> {
+    Routes::new()
+        .get("/asset", asset_by_query)
+        .get("/asset/", asset_by_query)
+        .get("/asset/{*uuid}", asset_by_path)
+        .get("/shards", shards)
 }
 
 /// What holds no data, and is needed before one has a token.
-fn open_routes(app: App) -> Router {
-    Router::new()
-        .route("/ready", get(ready))
-        .route("/info", get(info))
-        .with_state(app)
-        .merge(page::routes())
+fn open_routes() -> Routes<App> {
+    Routes::new().get("/ready", ready).get("/info", info)
 }
 
 /// The time to an answer's headers is bounded; that of a stream is not.
@@ -163,7 +173,7 @@ fn asset(app: &App, uuid: &str) -> Result<Response, ApiError> {
         nats_urls: shard.client_urls(),
         subject: subject::asset_wildcard(uuid.as_str()),
         epoch: map.epoch(),
-        replay_url: app.replay_url.as_deref(),
+        replay_url: app.about.replay_url(),
     };
     Ok(Json(answer).into_response())
 }
@@ -204,7 +214,8 @@ async fn shards(State(app): State<App>) -> Result<Response, ApiError> {
         "epoch": map.epoch(),
         "ranges": map.range_count(),
         "shards": shards,
-        "replay_url": app.replay_url.as_deref(),
+        "forwarder_lag": app.about.forwarders.as_ref().and_then(ReaderLag::now),
+        "replay_url": app.about.replay_url(),
     });
     Ok(Json(answer).into_response())
 }
@@ -229,7 +240,58 @@ async fn info(State(app): State<App>) -> Response {
         "version": env!("CARGO_PKG_VERSION"),
         "pool": pool,
         "epoch": epoch,
-        "replay_url": app.replay_url.as_deref(),
+        "replay_url": app.about.replay_url(),
     });
     Json(body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// A path as OpenAPI writes it; one that ends with a slash is the one without.
+    fn documented(path: &str) -> String {
+        let path = path.replace("{*", "{");
+        match path.strip_suffix('/') {
+            Some("") | None => path,
+            Some(without) => without.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_answered_is_described_and_nothing_else() {
+        let (shards, groups) = (shard_routes(), groups::routes());
+        let (open, common) = (open_routes(), http::common_routes());
+        let all = [
+            shards.paths(),
+            groups.paths(),
+            open.paths(),
+            common.paths(),
+            &["/", "/openapi.json"],
+        ];
+        let answered: BTreeSet<String> = all.concat().into_iter().map(documented).collect();
+        let document: Value = serde_json::from_str(page::OPENAPI).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        let described: BTreeSet<String> = paths.keys().cloned().collect();
+        assert_eq!(answered, described);
+        // Parts that are named are there.
+        let text = document.to_string();
+        for reference in text.split("\"$ref\":\"#").skip(1) {
+            let pointer = reference.split('"').next().unwrap();
+            assert!(document.pointer(pointer).is_some(), "{pointer}");
+        }
+        for (path, what) in paths {
+            let names = path.split('{').skip(1).map(|part| part.split('}').next());
+            let parameters = what["get"]["parameters"].as_array();
+            for name in names.map(Option::unwrap) {
+                let of_path = |it: &&Value| it["in"] == "path" && it["name"] == name;
+                assert!(parameters.unwrap().iter().any(|it| of_path(&it)), "{path}");
+            }
+            assert!(what["get"]["summary"].is_string(), "{path}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ mod api;
 pub mod auth;
 mod follow;
 pub mod groups;
+mod lag;
 mod page;
 mod settings;
 mod static_map;
@@ -17,10 +18,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use api::{Access, app, app_with};
+pub use api::{About, Access, app, app_with};
 pub use follow::Routing;
 pub(crate) use follow::look;
 use groups::{ControlRegistry, Groups};
+pub use lag::{Lags, ReaderLag};
 pub use settings::{MapArgs, RouterArgs};
 pub use static_map::{StaticMapError, static_map};
 
@@ -47,14 +49,22 @@ pub async fn run(
             &args.member_name(),
         )
     });
-    let groups = Groups::start(&args.groups, &args.kafka, control, &stop)?;
+    let lags = Lags::new(&args.kafka);
+    let groups = Groups::start(&args.groups, &args.kafka, control, lags.clone(), &stop)?;
+    let about = About {
+        replay_url: args.replay_url.clone(),
+        forwarders: Some(ReaderLag {
+            lags,
+            reader: args.forwarders(),
+        }),
+    };
     info!(address = %listener.local_addr()?, "the router listens");
     let clients = Clients::new(args.client_limits());
     let access = Access {
         auth: args.auth.auth(&stop).await?,
         clients: Some(Arc::clone(&clients)),
     };
-    let app = app_with(routing, metrics, groups, args.replay_url, &access);
+    let app = app_with(routing, metrics, groups, about, &access);
     let end = async {
         shutdown.await;
         // Streams end first: nothing else ends a connection that is in the middle of one.

@@ -1,8 +1,9 @@
 //! The router's settings.
 
 use clap::Args;
+use ofa_crds::control::StreamReader;
 use ofa_crds::kafka::KafkaSettings;
-use ofa_crds::{control, ring};
+use ofa_crds::{control, ring, wire};
 
 use super::auth::AuthArgs;
 use super::groups::GroupsArgs;
@@ -24,6 +25,12 @@ pub struct RouterArgs {
     /// URL of the replay service (`serving replay`) that clients are told; without it they are told what they missed
     #[arg(long, env = "REPLAY_URL", value_name = "URL")]
     pub(super) replay_url: Option<String>,
+    /// Consumer group of the forwarders, whose lag is told
+    #[arg(long = "forwarder-group", env = "KAFKA_GROUP", default_value = wire::FORWARDER_GROUP)]
+    forwarder_group: String,
+    /// Topic that the forwarders read
+    #[arg(long = "topic", env = "KAFKA_TOPIC", default_value = wire::ASSETS_TOPIC)]
+    topic: String,
     /// This router's name in acknowledgements, unique among routers; the host's name by default
     #[arg(long = "member", env = "APP_UUID")]
     pub(super) member: Option<String>,
@@ -61,6 +68,13 @@ pub struct MapArgs {
 impl RouterArgs {
     /// Port of upstream's Asset Router.
     pub(crate) const DEFAULT_PORT: u16 = 8002;
+
+    pub(super) fn forwarders(&self) -> StreamReader {
+        StreamReader {
+            consumer_group: self.forwarder_group.clone(),
+            topic: self.topic.clone(),
+        }
+    }
 
     pub(super) fn client_limits(&self) -> ClientLimits {
         ClientLimits {

@@ -1,34 +1,80 @@
 //! `GET /asset_state?asset_uuid=&id=`, in upstream's form.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tracing::warn;
 
-use super::{Item, StateStore};
+use super::{Item, KsqlState, StateError, StateStore};
 use crate::http::ApiError;
 use crate::query;
 
-/// Answers for the asset, or for one of its attributes, that the query names.
-///
-/// # Errors
-/// When the query names no asset, there is nothing of it, or the store fails.
-pub fn answer(store: &StateStore, query: Option<&str>) -> Result<Response, ApiError> {
-    let parameter = |name| {
-        query::parameter(query, name).map_err(|error| ApiError::bad_request(error.to_string()))
-    };
-    let asset = parameter("asset_uuid")?.filter(|asset| !asset.is_empty());
-    let asset = asset.ok_or_else(|| {
-        ApiError::bad_request("name an asset: ?asset_uuid=<its UUID, percent-encoded>")
-    })?;
-    match parameter("id")?.filter(|id| !id.is_empty()) {
-        Some(id) => one(store, &asset, &id),
-        None => all(store, &asset),
+/// Where answers come from.
+#[derive(Clone)]
+pub struct State {
+    /// The state that this service keeps.
+    pub local: Arc<StateStore>,
+    /// A ksqlDB server that keeps it too and is asked first. The local state answers while that one cannot: both say the same.
+    pub ksql: Option<KsqlState>,
+}
+
+impl State {
+    /// Answers for the asset, or for one of its attributes, that the query names.
+    ///
+    /// # Errors
+    /// When the query names no asset, there is nothing of it, or the store fails.
+    pub async fn answer(&self, query: Option<&str>) -> Result<Response, ApiError> {
+        let parameter = |name| {
+            query::parameter(query, name).map_err(|error| ApiError::bad_request(error.to_string()))
+        };
+        let asset = parameter("asset_uuid")?.filter(|asset| !asset.is_empty());
+        let asset = asset.ok_or_else(|| {
+            ApiError::bad_request("name an asset: ?asset_uuid=<its UUID, percent-encoded>")
+        })?;
+        match parameter("id")?.filter(|id| !id.is_empty()) {
+            Some(id) => {
+                let item = self.item(&asset, &id).await.map_err(failed)?;
+                one(&asset, item)
+            }
+            None => {
+                let items = self.items(&asset).await.map_err(failed)?;
+                all(&asset, &items)
+            }
+        }
+    }
+
+    /// One attribute of an asset.
+    ///
+    /// # Errors
+    /// When the local store is needed and fails.
+    pub async fn item(&self, asset: &str, id: &str) -> Result<Option<Item>, StateError> {
+        if let Some(ksql) = &self.ksql {
+            match ksql.item(asset, id).await {
+                Ok(item) => return Ok(item),
+                Err(error) => warn!(%error, "the local state answers in place of ksqlDB"),
+            }
+        }
+        self.local.item(asset, id)
+    }
+
+    /// All attributes of an asset, by id.
+    ///
+    /// # Errors
+    /// When the local store is needed and fails.
+    pub async fn items(&self, asset: &str) -> Result<Vec<Item>, StateError> {
+        if let Some(ksql) = &self.ksql {
+            match ksql.items(asset).await {
+                Ok(items) => return Ok(items),
+                Err(error) => warn!(%error, "the local state answers in place of ksqlDB"),
+            }
+        }
+        self.local.items(asset)
     }
 }
 
-fn one(store: &StateStore, asset: &str, id: &str) -> Result<Response, ApiError> {
-    let item = store.item(asset, id).map_err(failed)?;
+fn one(asset: &str, item: Option<Item>) -> Result<Response, ApiError> {
     let Item {
         id,
         value,
@@ -47,8 +93,7 @@ fn one(store: &StateStore, asset: &str, id: &str) -> Result<Response, ApiError> 
     Ok(Json(body).into_response())
 }
 
-fn all(store: &StateStore, asset: &str) -> Result<Response, ApiError> {
-    let items = store.items(asset).map_err(failed)?;
+fn all(asset: &str, items: &[Item]) -> Result<Response, ApiError> {
     if items.is_empty() {
         return Err(nothing());
     }
@@ -63,7 +108,7 @@ fn nothing() -> ApiError {
     clippy::needless_pass_by_value,
     reason = "the shape that map_err wants"
 )]
-fn failed(error: super::StateError) -> ApiError {
+fn failed(error: StateError) -> ApiError {
     warn!(%error, "a question for the state cannot be answered");
     ApiError::internal("the state store failed; see the service's log")
 }

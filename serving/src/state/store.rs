@@ -1,16 +1,21 @@
 //! The store: a table of items, and how far the stream is in it.
+//!
+//! A disk that is busy may take seconds to make something safe, and whoever reads the stream must not wait for it. So
+//! what is new is in memory first, where questions find it, and a thread of its own writes it from time to time.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use redb::backends::InMemoryBackend;
-use redb::{Database, Durability, ReadableDatabase, Table, TableDefinition};
-use serde::{Deserialize, Serialize};
+use redb::{Database, ReadableDatabase, Table, TableDefinition};
 use thiserror::Error;
+use tracing::debug;
 
-use crate::event::Columns;
+use super::item::{Change, Item};
+use super::unwritten::{Batch, Key, Unwritten};
 
 /// Items by (asset, id), as JSON.
 const ITEMS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("items");
@@ -23,7 +28,7 @@ const FILE: &str = "state.redb";
 
 /// How much may have to be read again after a crash: a transaction that waits for the disk costs milliseconds,
 /// so not every batch of events has one.
-const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the store cannot be used.
 #[derive(Debug, Error)]
@@ -56,55 +61,15 @@ pub enum StateError {
     Item(#[from] serde_json::Error),
 }
 
-/// The latest of each column of an attribute, in upstream's order and names.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Item {
-    /// The attribute's id.
-    pub id: String,
-    /// Its value as text.
-    pub value: Option<String>,
-    /// Samples, Events, Condition and others.
-    #[serde(rename = "type")]
-    pub kind: Option<String>,
-    /// What the value is.
-    pub tag: Option<String>,
-    /// The device's timestamp.
-    pub timestamp: Option<String>,
-}
-
-impl Item {
-    fn merge(&mut self, newer: Columns) {
-        let Columns {
-            id: _,
-            value,
-            kind,
-            tag,
-            timestamp,
-        } = newer;
-        self.value = value.or(self.value.take());
-        self.kind = kind.or(self.kind.take());
-        self.tag = tag.or(self.tag.take());
-        self.timestamp = timestamp.or(self.timestamp.take());
-    }
-}
-
-/// Items by asset and id, as they go into the store.
-type Encoded = BTreeMap<(Arc<str>, String), Vec<u8>>;
-
-/// One event for the store.
-#[derive(Debug, Clone)]
-pub struct Change {
-    /// The asset.
-    pub asset: Arc<str>,
-    /// What the event says; one without id changes nothing.
-    pub columns: Columns,
-}
-
 /// The state of one topic's assets.
 pub struct StateStore {
     database: Database,
     topic: String,
-    synced_at: parking_lot::Mutex<Instant>,
+    unwritten: Mutex<Unwritten>,
+    /// Held by the one who writes.
+    writing: Mutex<()>,
+    /// Why the thread that writes cannot.
+    failure: Mutex<Option<StateError>>,
 }
 
 impl StateStore {
@@ -125,16 +90,44 @@ impl StateStore {
         };
         let path = folder.map_or_else(|| PathBuf::from("memory"), Path::to_owned);
         let database = database.map_err(|source| StateError::Open { path, source })?;
+        Self::of(database, topic)
+    }
+
+    fn of(database: Database, topic: &str) -> Result<Self, StateError> {
         let store = Self {
             database,
             topic: topic.to_owned(),
-            synced_at: parking_lot::Mutex::new(Instant::now()),
+            unwritten: Mutex::default(),
+            writing: Mutex::default(),
+            failure: Mutex::default(),
         };
-        store.write(Durability::Immediate, |_, _| Ok(()))?;
+        // So that the tables are there.
+        store.write(|_, _| Ok(()))?;
         Ok(store)
     }
 
-    /// The next offset of each partition that is in the store.
+    /// Writes from time to time, on a thread that ends with the store.
+    ///
+    /// # Errors
+    /// When no thread is to be had.
+    pub fn write_in_background(self: &Arc<Self>) -> std::io::Result<()> {
+        let store = Arc::downgrade(self);
+        let run = move || {
+            while let Some(store) = store.upgrade() {
+                if let Err(error) = store.sync() {
+                    debug!(%error, "the state cannot be written");
+                    *store.failure.lock() = Some(error);
+                    return;
+                }
+                drop(store);
+                std::thread::sleep(WRITE_INTERVAL);
+            }
+        };
+        let thread = std::thread::Builder::new().name("state".to_owned());
+        thread.spawn(run).map(drop)
+    }
+
+    /// The next offset of each partition that is safe in the store.
     ///
     /// # Errors
     /// When the store fails.
@@ -155,32 +148,32 @@ impl StateStore {
     /// # Errors
     /// When the store fails.
     pub fn clear(&self) -> Result<(), StateError> {
-        self.write(Durability::Immediate, |items, positions| {
+        let _alone = self.writing.lock();
+        *self.unwritten.lock() = Unwritten::default();
+        self.write(|items, positions| {
             items.retain(|_, _| false)?;
             positions.retain(|_, _| false)?;
             Ok(())
         })
     }
 
-    /// Takes in events, in their order, and the positions after them.
+    /// Takes in events, in their order, and the positions after them. Waits for no disk.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store fails, or has failed since the last call.
     pub fn apply(
         &self,
         changes: Vec<Change>,
         next: impl IntoIterator<Item = (u32, u64)>,
     ) -> Result<(), StateError> {
-        let newest = self.merge(changes)?;
-        self.write(self.durability(), |items, positions| {
-            for ((asset, id), json) in &newest {
-                items.insert((asset.as_ref(), id.as_str()), json.as_slice())?;
-            }
-            for (partition, next) in next {
-                positions.insert((self.topic.as_str(), partition), next)?;
-            }
-            Ok(())
-        })
+        if let Some(failure) = self.failure.lock().take() {
+            return Err(failure);
+        }
+        let items = self.merge(changes)?;
+        let fresh = &mut self.unwritten.lock().fresh;
+        fresh.items.extend(items);
+        fresh.next.extend(next);
+        Ok(())
     }
 
     /// Makes everything safe on the disk.
@@ -188,7 +181,31 @@ impl StateStore {
     /// # Errors
     /// When the store fails.
     pub fn sync(&self) -> Result<(), StateError> {
-        self.write(Durability::Immediate, |_, _| Ok(()))
+        let _alone = self.writing.lock();
+        let begun = self.unwritten.lock().begin();
+        let Some(batch) = begun else {
+            return Ok(());
+        };
+        self.write_batch(&batch)?;
+        self.unwritten.lock().written();
+        Ok(())
+    }
+
+    fn write_batch(&self, batch: &Batch) -> Result<(), StateError> {
+        let encoded = batch
+            .items
+            .iter()
+            .map(|(key, item)| Ok((key, serde_json::to_vec(item)?)));
+        let encoded: Vec<_> = encoded.collect::<Result<_, StateError>>()?;
+        self.write(|items, positions| {
+            for ((asset, id), json) in &encoded {
+                items.insert((asset.as_ref(), id.as_str()), json.as_slice())?;
+            }
+            for (&partition, &next) in &batch.next {
+                positions.insert((self.topic.as_str(), partition), next)?;
+            }
+            Ok(())
+        })
     }
 
     /// One attribute of an asset.
@@ -196,9 +213,18 @@ impl StateStore {
     /// # Errors
     /// When the store fails.
     pub fn item(&self, asset: &str, id: &str) -> Result<Option<Item>, StateError> {
+        self.newest(&(asset.into(), id.to_owned()))
+    }
+
+    fn newest(&self, key: &Key) -> Result<Option<Item>, StateError> {
+        // Memory first: what is written meanwhile is in the database by then.
+        if let Some(item) = self.unwritten.lock().item(key) {
+            return Ok(Some(item.clone()));
+        }
         let read = self.database.begin_read().map_err(redb::Error::from)?;
         let table = read.open_table(ITEMS).map_err(redb::Error::from)?;
-        let found = table.get((asset, id)).map_err(redb::Error::from)?;
+        let found = table.get((key.0.as_ref(), key.1.as_str()));
+        let found = found.map_err(redb::Error::from)?;
         let item = found.map(|json| serde_json::from_slice(json.value()));
         Ok(item.transpose()?)
     }
@@ -208,67 +234,52 @@ impl StateStore {
     /// # Errors
     /// When the store fails.
     pub fn items(&self, asset: &str) -> Result<Vec<Item>, StateError> {
+        let newer = self.unwritten.lock().items(asset);
         let read = self.database.begin_read().map_err(redb::Error::from)?;
         let table = read.open_table(ITEMS).map_err(redb::Error::from)?;
-        let mut items = Vec::new();
+        let mut items = BTreeMap::new();
         for entry in table.range((asset, "")..).map_err(redb::Error::from)? {
             let (key, json) = entry.map_err(redb::Error::from)?;
-            if key.value().0 != asset {
+            let (of, id) = key.value();
+            if of != asset {
                 break;
             }
-            items.push(serde_json::from_slice(json.value())?);
+            items.insert(id.to_owned(), serde_json::from_slice(json.value())?);
         }
-        Ok(items)
+        items.extend(newer);
+        Ok(items.into_values().collect())
     }
 
-    /// The new items, each with what the store already has of it.
-    fn merge(&self, changes: Vec<Change>) -> Result<Encoded, StateError> {
-        let mut items: BTreeMap<(Arc<str>, String), Item> = BTreeMap::new();
+    /// The new items, each with what is already known of it.
+    fn merge(&self, changes: Vec<Change>) -> Result<BTreeMap<Key, Item>, StateError> {
+        let mut items: BTreeMap<Key, Item> = BTreeMap::new();
         for Change { asset, mut columns } in changes {
             let Some(id) = columns.id.take() else {
                 continue;
             };
             let key = (asset, id);
-            if !items.contains_key(&key) {
-                let id = key.1.clone();
-                let known = self.item(&key.0, &id)?;
-                let item = known.unwrap_or(Item {
-                    id,
-                    ..Item::default()
-                });
-                items.insert(key.clone(), item);
-            }
             if let Some(item) = items.get_mut(&key) {
                 item.merge(columns);
+                continue;
             }
+            let mut item = self.newest(&key)?.unwrap_or_else(|| Item {
+                id: key.1.clone(),
+                ..Item::default()
+            });
+            item.merge(columns);
+            items.insert(key, item);
         }
-        let encoded = items
-            .into_iter()
-            .map(|(key, item)| Ok((key, serde_json::to_vec(&item)?)));
-        encoded.collect()
-    }
-
-    fn durability(&self) -> Durability {
-        let mut synced_at = self.synced_at.lock();
-        if synced_at.elapsed() < SYNC_INTERVAL {
-            return Durability::None;
-        }
-        *synced_at = Instant::now();
-        Durability::Immediate
+        Ok(items)
     }
 
     fn write(
         &self,
-        durability: Durability,
         change: impl FnOnce(
             &mut Table<'_, (&str, &str), &[u8]>,
             &mut Table<'_, (&str, u32), u64>,
         ) -> Result<(), redb::StorageError>,
     ) -> Result<(), StateError> {
-        let mut write = self.database.begin_write().map_err(redb::Error::from)?;
-        write
-            .set_durability(durability)
-            .map_err(redb::Error::from)?;
+        let write = self.database.begin_write().map_err(redb::Error::from)?;
         {
             let mut items = write.open_table(ITEMS).map_err(redb::Error::from)?;
             let mut positions = write.open_table(POSITIONS).map_err(redb::Error::from)?;
@@ -281,7 +292,13 @@ impl StateStore {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::mpsc;
+
+    use redb::StorageBackend;
+
     use super::*;
+    use crate::event::Columns;
 
     fn change(asset: &str, json: &str) -> Change {
         Change {
@@ -346,5 +363,78 @@ mod tests {
         store.clear().unwrap();
         assert_eq!(store.positions().unwrap(), BTreeMap::new());
         assert_eq!(value(&store, "A", "x"), None);
+    }
+
+    /// A disk that makes nothing safe until it is let.
+    #[derive(Debug)]
+    struct BusyDisk {
+        memory: InMemoryBackend,
+        gate: Arc<Mutex<()>>,
+        waits: mpsc::Sender<()>,
+    }
+
+    impl StorageBackend for BusyDisk {
+        fn len(&self) -> io::Result<u64> {
+            self.memory.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.memory.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.memory.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            let _ = self.waits.send(());
+            let _open = self.gate.lock();
+            self.memory.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.memory.write(offset, data)
+        }
+    }
+
+    #[test]
+    fn who_reads_the_stream_does_not_wait_for_a_busy_disk() {
+        let gate = Arc::new(Mutex::new(()));
+        let (waits, waiting) = mpsc::channel();
+        let disk = BusyDisk {
+            memory: InMemoryBackend::new(),
+            gate: Arc::clone(&gate),
+            waits,
+        };
+        let database = Database::builder().create_with_backend(disk).unwrap();
+        let store = Arc::new(StateStore::of(database, "t").unwrap());
+        let event = |value: u32| change("A", &format!(r#"{{"ID":"x","VALUE":{value}}}"#));
+        store.apply(vec![event(1)], [(0, 1)]).unwrap();
+        while waiting.try_recv().is_ok() {}
+
+        let closed = gate.lock();
+        let syncs = std::thread::spawn({
+            let store = Arc::clone(&store);
+            move || store.sync()
+        });
+        waiting.recv().unwrap();
+        let tag = change("A", r#"{"ID":"x","TAG":"Position"}"#);
+        store.apply(vec![event(2), tag], [(0, 3)]).unwrap();
+        store
+            .apply(vec![change("A", r#"{"ID":"y","VALUE":9}"#)], [(0, 4)])
+            .unwrap();
+        assert_eq!(value(&store, "A", "x").as_deref(), Some("2"));
+        let ids = store.items("A").unwrap();
+        let ids: Vec<_> = ids.iter().map(|item| item.id.as_str()).collect();
+        assert_eq!(ids, ["x", "y"]);
+
+        drop(closed);
+        syncs.join().unwrap().unwrap();
+        assert_eq!(store.positions().unwrap(), BTreeMap::from([(0, 1)]));
+        store.sync().unwrap();
+        assert_eq!(store.positions().unwrap(), BTreeMap::from([(0, 4)]));
+        let item = store.item("A", "x").unwrap().unwrap();
+        assert_eq!(item.value.as_deref(), Some("2"));
+        assert_eq!(item.tag.as_deref(), Some("Position"));
     }
 }

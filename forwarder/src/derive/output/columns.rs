@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use ofa_crds::ksql::varchar;
 use serde::Deserializer as _;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::varchar;
 use crate::route::Poison;
 
 /// Names in the order in which ksqlDB writes them.

@@ -9,7 +9,6 @@
 //! ksqlDB refuses; in particular text behind the object is ignored, and `attributes` must be an object.
 
 mod columns;
-mod varchar;
 
 use serde::de::IgnoredAny;
 

@@ -1,6 +1,6 @@
 //! The workload that serves one group.
 
-use super::validate::ValidGroup;
+use super::validate::{Engine, ValidGroup};
 use crate::controllers::{Settings, kafka_connection};
 use crate::engine::Group;
 use crate::platform::{
@@ -86,7 +86,7 @@ pub fn build(
 /// What users choose of it. The number of instances is among it: one that wakes may be of another version.
 fn chosen(valid: &ValidGroup, group: &Group, replicas: u16) -> String {
     let serving = &valid.serving;
-    valid.identity.chosen(&(
+    let chosen = (
         (&valid.kafka, &valid.brokers, &group.topic),
         (group.name.as_str(), replicas),
         (
@@ -95,7 +95,12 @@ fn chosen(valid: &ValidGroup, group: &Group, replicas: u16) -> String {
             serving.idle_seconds,
         ),
         (&valid.resources, &valid.spread),
-    ))
+    );
+    match &valid.engine {
+        Engine::Native => valid.identity.chosen(&chosen),
+        // It asks that server for the state.
+        Engine::KsqlDb(server) => valid.identity.chosen(&(chosen, &server.url)),
+    }
 }
 
 fn env(valid: &ValidGroup, group: &Group, settings: &Settings) -> Vec<EnvVar> {
@@ -106,6 +111,13 @@ fn env(valid: &ValidGroup, group: &Group, settings: &Settings) -> Vec<EnvVar> {
         EnvVar::of("BIND_ADDRESS", EnvValue::BindAddress),
         EnvVar::of("APP_UUID", EnvValue::PodName),
     ];
+    if let Engine::KsqlDb(server) = &valid.engine {
+        env.push(EnvVar::text("KSQLDB_URL", server.url.as_str()));
+        env.push(EnvVar::text(
+            "KSQLDB_ASSETS_TABLE",
+            settings.ksqldb.assets_table.as_str(),
+        ));
+    }
     if valid.serving.on_demand {
         let idle = valid.serving.idle_seconds.to_string();
         env.push(EnvVar::text("IDLE_SECONDS", idle));

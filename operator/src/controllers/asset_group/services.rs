@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use ofa_crds::api::GroupState;
+use ofa_crds::control::StreamReader;
 use ofa_crds::kafka::{ControlState, KafkaSettings};
 use ofa_crds::{GroupName, GroupService};
 
+use super::build::consumer_group;
 use super::build_service::{PORT, build, service_id};
-use super::validate::ValidGroup;
+use super::validate::{Engine, ValidGroup};
 use crate::controllers::conditions::of_instances;
 use crate::controllers::control_plane::ControlPlaneError;
 use crate::controllers::{Context, kafka_connection};
@@ -141,6 +143,7 @@ impl Services<'_> {
             level: self.valid.level.clone(),
             url,
             on_demand: self.valid.serving.on_demand,
+            reader: self.reader(),
         };
         if self.table.groups.get(&group.topic) == Some(&service) {
             return Ok(());
@@ -148,6 +151,15 @@ impl Services<'_> {
         let groups = self.context.groups;
         let told = groups.publish_service(self.kafka, &group.topic, Some(&service));
         told.await.map_err(text)
+    }
+
+    /// ksqlDB's queries have groups of their own, whose names it keeps to itself.
+    fn reader(&self) -> Option<StreamReader> {
+        let native = matches!(self.valid.engine, Engine::Native);
+        native.then(|| StreamReader {
+            consumer_group: consumer_group(self.valid),
+            topic: self.valid.source_topic.clone(),
+        })
     }
 
     /// Removes the service of a group. Returns whether it is gone.

@@ -3,18 +3,19 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
+use futures::StreamExt as _;
 use ofa_crds::GroupName;
 use ofa_crds::groups::Place;
 use serde::Serialize;
 use serde_json::json;
 
-use super::Groups;
-use crate::http::ApiError;
+use super::{Groups, Question};
+use crate::http::{ApiError, Routes};
 use crate::query;
 use crate::router::auth::Permission;
 use crate::selection::Selection;
@@ -24,6 +25,9 @@ const MAP_RETRY: Duration = Duration::from_secs(1);
 
 /// When to ask again for a group whose service is not there yet.
 const SERVICE_RETRY: Duration = Duration::from_secs(5);
+
+/// How long an asset's stream may go on where the asset was before.
+const MOVED_LOOK: Duration = Duration::from_secs(1);
 
 /// Most assets in one answer of a search.
 const MAX_FOUND: usize = 1000;
@@ -40,6 +44,7 @@ struct GroupAnswer {
     topic: String,
     assets: usize,
     serving: bool,
+    lag: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -49,14 +54,13 @@ struct AssetAnswer<'a> {
 }
 
 /// The routes of groups.
-pub(in crate::router) fn routes(groups: Groups) -> Router {
-    Router::new()
-        .route("/asset_stream", get(asset_stream))
-        .route("/asset_state", get(asset_state))
-        .route("/group/{group}/asset_stream", get(group_stream))
-        .route("/groups", get(list_groups))
-        .route("/assets", get(list_assets))
-        .with_state(groups)
+pub(in crate::router) fn routes() -> Routes<Groups> {
+    Routes::new()
+        .get("/asset_stream", asset_stream)
+        .get("/asset_state", asset_state)
+        .get("/group/{group}/asset_stream", group_stream)
+        .get("/groups", list_groups)
+        .get("/assets", list_assets)
 }
 
 async fn asset_stream(
@@ -102,7 +106,18 @@ async fn by_asset(
     let selection = selection.map_err(|error| ApiError::bad_request(error.to_string()))?;
     let group = groups.group_of(&selection)?;
     check_allowed(permission, &group)?;
-    groups.pass(&group, path, query, headers).await
+    let question = Question {
+        path,
+        query,
+        headers,
+    };
+    let answer = groups.pass(&group, question).await?;
+    Ok(until(groups.clone().left(selection, group), answer))
+}
+
+/// The answer, which breaks off when `end` completes.
+fn until(end: impl Future<Output = ()> + Send + 'static, answer: Response) -> Response {
+    answer.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(end))))
 }
 
 async fn group_stream(
@@ -115,9 +130,12 @@ async fn group_stream(
     let group: GroupName = group.parse().map_err(|_| ApiError::not_found(NO_GROUP))?;
     groups.check_known(&group)?;
     check_allowed(&permission, &group)?;
-    groups
-        .pass(&group, "/asset_stream", query.as_deref(), &headers)
-        .await
+    let question = Question {
+        path: "/asset_stream",
+        query: query.as_deref(),
+        headers: &headers,
+    };
+    groups.pass(&group, question).await
 }
 
 /// Whether the token allows the group.
@@ -152,6 +170,7 @@ async fn list_groups(
         .map(|(name, assets)| GroupAnswer {
             topic: name.topic(),
             serving: groups.registry.service(&name).is_some(),
+            lag: groups.lag(&name),
             name,
             assets,
         })
@@ -169,14 +188,13 @@ async fn list_assets(
         value.map_err(|error| ApiError::bad_request(error.to_string()))
     };
     let text = parameter("search")?.unwrap_or_default();
-    let group = parameter("group")?.filter(|group| !group.is_empty());
-    let limit = match parameter("limit")? {
-        None => DEFAULT_FOUND,
-        Some(limit) => limit
-            .parse::<usize>()
-            .map_err(|_| ApiError::bad_request("limit must be a number"))?
-            .min(MAX_FOUND),
+    let number = |name| -> Result<Option<usize>, ApiError> {
+        let parsed = parameter(name)?.map(|text| text.parse()).transpose();
+        parsed.map_err(|_| ApiError::bad_request(format!("{name} must be a number")))
     };
+    let offset = number("offset")?.unwrap_or(0);
+    let group = parameter("group")?.filter(|group| !group.is_empty());
+    let limit = number("limit")?.unwrap_or(DEFAULT_FOUND).min(MAX_FOUND);
     let directory = groups.directory.read();
     let mut total = 0;
     let mut assets = Vec::new();
@@ -187,7 +205,7 @@ async fn list_assets(
     let found = directory.search(&text, group.as_deref());
     for (asset_uuid, group) in found.filter(|(_, group)| allowed(*group)) {
         total += 1;
-        if assets.len() < limit {
+        if total > offset && assets.len() < limit {
             assets.push(AssetAnswer { asset_uuid, group });
         }
     }
@@ -195,6 +213,12 @@ async fn list_assets(
 }
 
 impl Groups {
+    /// Records that a group's stream is behind its source.
+    fn lag(&self, group: &GroupName) -> Option<u64> {
+        let reader = self.registry.reader(group)?;
+        self.lags.as_ref()?.of(&reader)
+    }
+
     /// The one group of all the assets asked for.
     fn group_of(&self, selection: &Selection) -> Result<GroupName, ApiError> {
         let directory = self.directory.read();
@@ -226,13 +250,7 @@ impl Groups {
         }
     }
 
-    async fn pass(
-        &self,
-        group: &GroupName,
-        path: &str,
-        query: Option<&str>,
-        headers: &HeaderMap,
-    ) -> Result<Response, ApiError> {
+    async fn pass(&self, group: &GroupName, question: Question<'_>) -> Result<Response, ApiError> {
         let service = match self.registry.service(group) {
             Some(service) => Some(service),
             None => self.registry.wake(group).await,
@@ -240,7 +258,25 @@ impl Groups {
         let service = service.ok_or_else(|| {
             ApiError::unavailable("the group has no service at the moment", SERVICE_RETRY)
         })?;
-        self.proxy.pass(service, path, query, headers).await
+        self.proxy.pass(service, group, question).await
+    }
+
+    /// Completes when one of the assets is no longer in the group: its events are written elsewhere from then on, and who listens
+    /// here would wait for them for ever.
+    async fn left(mut self, selection: Selection, group: GroupName) {
+        while self.has_all(&selection, &group) {
+            if self.news.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            // Thousands of assets that register together are looked at once.
+            tokio::time::sleep(MOVED_LOOK).await;
+        }
+    }
+
+    fn has_all(&self, selection: &Selection, group: &GroupName) -> bool {
+        let directory = self.directory.read();
+        let mut places = selection.assets().map(|asset| directory.place(asset));
+        places.all(|place| place == Place::Group(group.clone()))
     }
 }
 

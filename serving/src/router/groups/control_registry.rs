@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use ofa_crds::control::StreamReader;
 use ofa_crds::kafka::{ControlState, ControlTopic};
 use ofa_crds::{GroupName, GroupService};
 use reqwest::Url;
@@ -83,6 +84,10 @@ impl GroupRegistry for ControlRegistry {
     fn service(&self, group: &GroupName) -> Option<Url> {
         let (_, entry) = self.find(group)?;
         parse_url(entry.url.as_deref()?).ok()
+    }
+
+    fn reader(&self, group: &GroupName) -> Option<StreamReader> {
+        self.find(group)?.1.reader
     }
 
     fn groups(&self) -> Vec<GroupName> {

@@ -13,12 +13,15 @@ use std::sync::Arc;
 
 use ofa_crds::kafka::DirectoryReader;
 use parking_lot::RwLock;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use super::lag::Lags;
 
 pub use ofa_crds::groups::Directory;
 
 pub use control_registry::ControlRegistry;
-pub use proxy::Proxy;
+pub use proxy::{Proxy, Question};
 pub use registry::{FileRegistry, GroupRegistry, RegistryError, TemplateRegistry};
 pub use settings::GroupsArgs;
 
@@ -33,6 +36,10 @@ pub struct Groups {
     pub registry: Arc<dyn GroupRegistry>,
     /// The way to the services.
     pub proxy: Proxy,
+    /// Changes whenever the directory does.
+    pub news: watch::Receiver<u64>,
+    /// Who knows how far the groups' streams are behind.
+    pub lags: Option<Lags>,
 }
 
 impl Groups {
@@ -44,6 +51,7 @@ impl Groups {
         args: &GroupsArgs,
         kafka: &ofa_crds::kafka::KafkaSettings,
         control: Option<ControlRegistry>,
+        lags: Lags,
         stop: &CancellationToken,
     ) -> anyhow::Result<Option<Self>> {
         let registry: Arc<dyn GroupRegistry> = match (args.registry(stop)?, control) {
@@ -53,16 +61,12 @@ impl Groups {
         };
         let reader = DirectoryReader::follow(kafka, &args.uns_map_topic, args.strategy())?;
         let DirectoryReader { directory, news } = reader;
-        let stopped = stop.clone();
-        tokio::spawn(async move {
-            stopped.cancelled().await;
-            // The reader ends when nobody holds this.
-            drop(news);
-        });
         Ok(Some(Self {
             directory,
             registry,
             proxy: Proxy::new(stop.clone())?.redirecting(args.group_redirect),
+            news,
+            lags: Some(lags),
         }))
     }
 }

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use futures::StreamExt as _;
+use ofa_crds::GroupName;
 use reqwest::{Client, Url, redirect};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::group::{GROUP_HEADER, in_header};
 use crate::http::ApiError;
 
 /// How long a service may take to accept a connection: one in the same network does so at once.
@@ -18,6 +20,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a service may take for its answer's headers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a service may be silent in the middle of an answer: three of the pings that it sends on every stream. One whose machine has
+/// gone away says nothing more, not even that; the client comes back and is sent to where the group is then.
+const SILENCE: Duration = Duration::from_secs(45);
 
 /// When to ask again for a service that is down: it is being started again by then.
 const RETRY: Duration = Duration::from_secs(2);
@@ -32,6 +38,17 @@ const RESPONSE_HEADERS: [HeaderName; 4] = [
     header::RETRY_AFTER,
     HeaderName::from_static("x-accel-buffering"),
 ];
+
+/// What is asked of a service.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// The path.
+    pub path: &'a str,
+    /// The query, as it came.
+    pub query: Option<&'a str>,
+    /// All headers of the request; only some are passed on.
+    pub headers: &'a HeaderMap,
+}
 
 /// A client of groups' services. It follows no redirects and uses no proxy of the environment, so that it
 /// calls nobody but those it is told to.
@@ -48,10 +65,15 @@ impl Proxy {
     /// # Errors
     /// When no client can be made.
     pub fn new(stop: CancellationToken) -> anyhow::Result<Self> {
+        Self::with_silence(stop, SILENCE)
+    }
+
+    fn with_silence(stop: CancellationToken, silence: Duration) -> anyhow::Result<Self> {
         let client = Client::builder()
             .redirect(redirect::Policy::none())
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(silence)
             .tcp_nodelay(true)
             .build()?;
         Ok(Self {
@@ -67,16 +89,19 @@ impl Proxy {
         Self { redirects, ..self }
     }
 
-    /// Asks the service at `base` for `path` and passes its answer on.
+    /// Asks the service at `base`, which is to be the one of `group`, for `path` and passes its answer on.
     ///
     /// # Errors
-    /// When the service is away (503) or answers what no service does (502).
+    /// When the service is away or another group's (503) or answers what no service does (502).
     pub async fn pass(
         &self,
         base: Url,
-        path: &str,
-        query: Option<&str>,
-        headers: &HeaderMap,
+        group: &GroupName,
+        Question {
+            path,
+            query,
+            headers,
+        }: Question<'_>,
     ) -> Result<Response, ApiError> {
         let mut url = base;
         url.set_path(path);
@@ -84,7 +109,7 @@ impl Proxy {
         if self.redirects {
             return Ok(Redirect::temporary(url.as_str()).into_response());
         }
-        let mut request = self.client.get(url);
+        let mut request = self.client.get(url).header(GROUP_HEADER, in_header(group));
         for name in &REQUEST_HEADERS {
             for value in headers.get_all(name) {
                 request = request.header(name, value);
@@ -96,6 +121,9 @@ impl Proxy {
             Ok(Err(error)) => return Err(bad_answer(&error.to_string())),
             Err(_) => return Err(self.away("no answer in time")),
         };
+        if answer.status() == StatusCode::MISDIRECTED_REQUEST {
+            return Err(self.away("the service of another group has its address"));
+        }
         if answer.status().is_redirection() || answer.status().is_informational() {
             return Err(bad_answer("a redirect, which is not followed"));
         }
@@ -125,4 +153,42 @@ impl Proxy {
 fn bad_answer(why: &str) -> ApiError {
     warn!(why, "a group's service gave no usable answer");
     ApiError::bad_gateway("the group's service gave no usable answer", RETRY)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A service whose machine has gone away does not even close its connections.
+    #[tokio::test]
+    async fn a_stream_that_is_silent_for_too_long_ends() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let service = tokio::spawn(async move {
+            let (mut client, _) = listener.accept().await.unwrap();
+            assert!(client.read(&mut [0; 1024]).await.unwrap() > 0);
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: ping\n\n";
+            client.write_all(head.as_bytes()).await.unwrap();
+            // Until the other side has had enough.
+            while client.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {}
+        });
+        let silence = Duration::from_millis(200);
+        let proxy = Proxy::with_silence(CancellationToken::new(), silence).unwrap();
+        let question = Question {
+            path: "/asset_stream",
+            query: None,
+            headers: &HeaderMap::new(),
+        };
+        let group = "Weld".parse().unwrap();
+        let answer = proxy.pass(base.parse().unwrap(), &group, question).await;
+        let mut body = answer.unwrap().into_body().into_data_stream();
+        assert_eq!(body.next().await.unwrap().unwrap(), ": ping\n\n");
+        assert!(body.next().await.unwrap().is_err());
+        drop(body);
+        service.await.unwrap();
+    }
 }

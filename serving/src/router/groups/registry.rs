@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use futures::FutureExt as _;
 use futures::future::{self, BoxFuture};
 use ofa_crds::GroupName;
+use ofa_crds::control::StreamReader;
 use parking_lot::RwLock;
 use reqwest::Url;
 use thiserror::Error;
@@ -53,6 +54,11 @@ pub enum RegistryError {
 pub trait GroupRegistry: Send + Sync {
     /// The address of a group's service, if it has one.
     fn service(&self, group: &GroupName) -> Option<Url>;
+
+    /// Who writes a group's stream, if that is known.
+    fn reader(&self, _group: &GroupName) -> Option<StreamReader> {
+        None
+    }
 
     /// Groups that are known here, whether they have assets or not.
     fn groups(&self) -> Vec<GroupName>;

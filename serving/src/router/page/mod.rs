@@ -8,6 +8,9 @@ use axum::routing::get;
 /// Nothing from elsewhere is loaded, and no other site may embed the page.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'";
 
+/// The description of the interface.
+pub(super) const OPENAPI: &str = include_str!("openapi.json");
+
 /// The page and what it loads.
 pub(super) fn routes() -> Router {
     Router::new()
@@ -20,12 +23,16 @@ pub(super) fn routes() -> Router {
             get(async || file("text/css", include_str!("page.css"))),
         )
         .route(
+            "/stream.js",
+            get(async || file("text/javascript", include_str!("stream.js"))),
+        )
+        .route(
             "/page.js",
             get(async || file("text/javascript", include_str!("page.js"))),
         )
         .route(
             "/openapi.json",
-            get(async || file("application/json", include_str!("openapi.json"))),
+            get(async || file("application/json", OPENAPI)),
         )
 }
 

@@ -4,11 +4,16 @@
 // that thousands of events a second cost no more than a few.
 const POINTS = 120;
 const PAINT_MS = 200;
-const REFRESH_MS = 5000;
+const REFRESH_MS = 3000;
 const SEARCH_MS = 150;
 
 // A browser keeps six connections to one server; each asset's stream is one, and questions need one too.
 const MAX_WATCHED = 4;
+
+// Of the list only the rows in sight are there; what is around them is asked for in pieces of this many rows.
+const ROW_PX = 26;
+const PIECE = 100;
+const ROWS_AROUND = 10;
 
 const byId = (id) => document.getElementById(id);
 
@@ -19,32 +24,58 @@ function element(name, text, className) {
   return made;
 }
 
-async function fetchJson(path) {
-  const answer = await fetch(path);
-  const body = await answer.json();
-  if (!answer.ok) throw new Error(body.detail || answer.statusText);
-  return body;
+// ---- Token
+
+function askForToken(error) {
+  if (error.status !== 401) return false;
+  byId("login").hidden = false;
+  byId("login-note").textContent = sessionStorage.getItem(TOKEN) ? "This one is not valid, or not any more." : "This router asks for one.";
+  return true;
 }
+
+byId("login").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem(TOKEN, byId("token").value.trim());
+  byId("token").value = "";
+  byId("login").hidden = true;
+  refresh();
+  watchRemembered().then(search);
+});
 
 // ---- Shards and groups
 
+let reachable = true;
+
 async function refresh() {
   try {
-    const { epoch, shards } = await fetchJson("shards");
-    byId("epoch").textContent = `Shard map ${epoch}`;
-    const rows = shards.map((shard) => row(shard.name, `${(shard.share * 100).toFixed(1)} %`, shard.nats_urls.length));
-    byId("shards").replaceChildren(...rows);
+    showShards(await fetchJson("shards"));
+    reachable = true;
   } catch (error) {
-    byId("epoch").textContent = error.message;
+    reachable = error instanceof Refused;
+    if (!askForToken(error)) byId("epoch").textContent = reachable ? error.message : "The router does not answer.";
   }
   try {
-    const { groups } = await fetchJson("groups");
-    byId("groups").replaceChildren(...groups.map((group) => row(group.name, group.assets, group.serving ? "awake" : "asleep")));
-    showGroupChoice(groups.map((group) => group.name));
+    if (reachable) showGroups((await fetchJson("groups")).groups);
   } catch (error) {
-    byId("groups").replaceChildren(row("This router serves no groups", "", ""));
+    if (!askForToken(error)) byId("groups").replaceChildren(row("This router serves no groups", "", "", ""));
   }
-  setTimeout(refresh, REFRESH_MS);
+  showConnection();
+}
+
+function showShards({ epoch, shards, forwarder_lag: lag }) {
+  byId("epoch").textContent = `Shard map ${epoch}`;
+  const rows = shards.map((shard) => row(shard.name, `${(shard.share * 100).toFixed(1)} %`, shard.nats_urls.length));
+  byId("shards").replaceChildren(...rows);
+  byId("forwarder-lag").textContent = events(lag);
+}
+
+function events(count) {
+  return count === null || count === undefined ? "an unknown number of events" : count === 1 ? "1 event" : `${count} events`;
+}
+
+function showGroups(groups) {
+  byId("groups").replaceChildren(...groups.map((group) => row(group.name, group.assets, group.lag ?? "", group.serving ? "awake" : "asleep")));
+  showGroupChoice(groups.map((group) => group.name));
 }
 
 function row(...cells) {
@@ -65,19 +96,46 @@ function showGroupChoice(names) {
 
 // ---- Assets
 
-let searches = 0;
+// What has been found so far of the search: pieces by their number, and how many assets there are.
+let found = { number: 0, total: 0, pieces: new Map() };
 
 async function search() {
-  const mine = ++searches;
-  const query = new URLSearchParams({ search: byId("search").value, group: byId("group").value, limit: "200" });
+  found = { number: found.number + 1, total: 0, pieces: new Map() };
+  byId("assets").scrollTop = 0;
+  await loadPiece(found, 0);
+  remember();
+}
+
+async function loadPiece(of, piece) {
+  if (of.pieces.has(piece)) return;
+  of.pieces.set(piece, []);
+  const query = new URLSearchParams({ search: byId("search").value, group: byId("group").value, offset: piece * PIECE, limit: PIECE });
   try {
     const { total, assets } = await fetchJson(`assets?${query}`);
-    if (mine !== searches) return;
-    byId("found").textContent = total > assets.length ? `${assets.length} of ${total} shown` : `${total} found`;
-    byId("assets").replaceChildren(...assets.map(assetLine));
+    of.total = total;
+    of.pieces.set(piece, assets);
+    if (of === found) byId("found").textContent = `${total} found`;
   } catch (error) {
-    if (mine === searches) byId("found").textContent = error.message;
+    of.pieces.delete(piece);
+    if (of === found && !askForToken(error)) byId("found").textContent = error.message;
   }
+  if (of === found) showRows();
+}
+
+function showRows() {
+  const list = byId("assets");
+  const first = Math.max(0, Math.floor(list.scrollTop / ROW_PX) - ROWS_AROUND);
+  const last = Math.min(found.total, Math.ceil((list.scrollTop + list.clientHeight) / ROW_PX) + ROWS_AROUND);
+  const lines = [];
+  for (let at = first; at < last; at += 1) {
+    const asset = found.pieces.get(Math.floor(at / PIECE))?.[at % PIECE];
+    lines.push(asset ? assetLine(asset) : element("li", "…"));
+  }
+  const rows = byId("rows");
+  rows.style.paddingTop = `${first * ROW_PX}px`;
+  rows.style.height = `${found.total * ROW_PX}px`;
+  rows.replaceChildren(...lines);
+  for (let piece = Math.floor(first / PIECE); piece * PIECE < last; piece += 1) loadPiece(found, piece);
 }
 
 function assetLine({ asset_uuid: asset, group }) {
@@ -110,53 +168,49 @@ function watch(asset, group) {
   title.append(rate);
   article.append(title);
   byId("live").append(article);
-  const source = new EventSource(`group/${encodeURIComponent(group)}/asset_stream?asset_uuid=${encodeURIComponent(asset)}`);
-  const entry = { article, rate, source, items: new Map(), count: 0 };
+  const entry = { article, rate, items: new Map(), count: 0 };
   watched.set(asset, entry);
-  source.addEventListener("asset_update", (event) => update(entry, event.data));
-  source.addEventListener("gap", (event) => showGap(entry, event.data));
-  source.addEventListener("open", showConnection);
-  source.addEventListener("error", () => retryIfClosed(asset, group, source));
+  entry.stream = new AssetStream(`asset_stream?asset_uuid=${encodeURIComponent(asset)}`, {
+    onEvent: (event) => (event.type === "gap" ? showGap(entry, event.data) : update(entry, event.data)),
+    onState: (error) => showState(entry, error),
+  });
   showConnection();
-  rememberWatched();
+  remember();
 }
 
-// EventSource comes back by itself from a broken connection, but gives up on an answer that is no stream.
-function retryIfClosed(asset, group, source) {
+function showState(entry, error) {
+  if (error instanceof Refused && !askForToken(error)) entry.rate.textContent = error.message;
   showConnection();
-  if (source.readyState !== EventSource.CLOSED) return;
-  setTimeout(() => {
-    if (watched.get(asset)?.source !== source) return;
-    unwatch(asset);
-    watch(asset, group);
-  }, 2000);
 }
 
 function unwatch(asset) {
   const entry = watched.get(asset);
-  entry.source.close();
+  entry.stream.close();
   entry.article.remove();
   watched.delete(asset);
   dirty.delete(entry);
   showConnection();
-  rememberWatched();
+  remember();
 }
 
-// The page's address names the assets, so that it can be kept, sent and loaded again.
-function rememberWatched() {
+// The page's address names what is shown, so that it can be kept, sent and loaded again.
+function remember() {
   const names = new URLSearchParams([...watched.keys()].map((asset) => ["asset", asset]));
+  if (byId("search").value) names.set("search", byId("search").value);
+  if (byId("group").value) names.set("group", byId("group").value);
   history.replaceState(null, "", `#${names}`);
 }
 
+const remembered = new URLSearchParams(location.hash.slice(1));
+
 async function watchRemembered() {
-  const names = new URLSearchParams(location.hash.slice(1)).getAll("asset");
-  for (const name of names.slice(0, MAX_WATCHED)) {
+  for (const name of remembered.getAll("asset").slice(0, MAX_WATCHED)) {
     try {
       const { assets } = await fetchJson(`assets?${new URLSearchParams({ search: name, limit: "1000" })}`);
-      const found = assets.find((it) => it.asset_uuid === name && it.group !== null);
-      if (found && !watched.has(name)) watch(name, found.group);
-    } catch {
-      byId("hint").textContent = `${name} cannot be looked up at the moment; choose it from the list.`;
+      const known = assets.find((it) => it.asset_uuid === name && it.group !== null);
+      if (known && !watched.has(name)) watch(name, known.group);
+    } catch (error) {
+      if (!askForToken(error)) byId("hint").textContent = `${name} cannot be looked up at the moment; choose it from the list.`;
     }
   }
 }
@@ -217,11 +271,12 @@ function paintItem({ shown, plot, points, value }) {
 }
 
 function showConnection() {
-  const states = [...watched.values()].map((entry) => entry.source.readyState);
-  const open = states.filter((state) => state === EventSource.OPEN).length;
+  const all = watched.size;
+  const live = [...watched.values()].filter((entry) => entry.stream?.state === "live").length;
   const connection = byId("connection");
-  connection.className = states.length === 0 ? "" : open === states.length ? "live" : "lost";
-  connection.textContent = states.length === 0 ? "" : open === states.length ? "live" : `reconnecting (${open} of ${states.length} live)`;
+  const lost = !reachable || live < all;
+  connection.className = lost ? "lost" : all > 0 ? "live" : "";
+  connection.textContent = !reachable ? "reconnecting to the router" : lost ? `reconnecting (${live} of ${all} live)` : all > 0 ? "live" : "";
 }
 
 // ---- Start
@@ -232,6 +287,12 @@ byId("search").addEventListener("input", () => {
   searching = setTimeout(search, SEARCH_MS);
 });
 byId("group").addEventListener("change", search);
+byId("assets").addEventListener("scroll", () => requestAnimationFrame(showRows), { passive: true });
+addEventListener("resize", showRows);
 setInterval(paint, PAINT_MS);
-refresh();
-watchRemembered().then(search);
+setInterval(refresh, REFRESH_MS);
+byId("search").value = remembered.get("search") ?? "";
+refresh().then(() => {
+  byId("group").value = remembered.get("group") ?? "";
+  return watchRemembered().then(search);
+});

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 /// Appends a value as JSON text or null.
-pub(super) fn write(value: Option<&RawValue>, out: &mut Vec<u8>) -> serde_json::Result<()> {
+///
+/// # Errors
+/// When the value is no JSON.
+pub fn write(value: Option<&RawValue>, out: &mut Vec<u8>) -> serde_json::Result<()> {
     let Some(json) = value.map(RawValue::get) else {
         out.extend_from_slice(b"null");
         return Ok(());
@@ -19,15 +22,18 @@ pub(super) fn write(value: Option<&RawValue>, out: &mut Vec<u8>) -> serde_json::
 }
 
 /// Appends a text as JSON.
-pub(super) fn write_text(text: &str, out: &mut Vec<u8>) {
+pub fn write_text(text: &str, out: &mut Vec<u8>) {
     // Writing a string to memory cannot fail.
     let _ = serde_json::to_writer(out, text);
 }
 
 /// The text that ksqlDB makes of a value: Java's of numbers, compact JSON of objects, and of arrays their
 /// elements' texts in brackets.
-fn text(json: &str) -> serde_json::Result<String> {
-    match json.as_bytes()[0] {
+///
+/// # Errors
+/// When the value is no JSON.
+pub fn text(json: &str) -> serde_json::Result<String> {
+    match json.bytes().next().unwrap_or_default() {
         b'"' => serde_json::from_str(json),
         b'{' => {
             let mut out = String::new();
@@ -49,7 +55,7 @@ fn text(json: &str) -> serde_json::Result<String> {
 
 /// Appends JSON without white space, members by name.
 fn push_compact(json: &str, out: &mut String) -> serde_json::Result<()> {
-    match json.as_bytes()[0] {
+    match json.bytes().next().unwrap_or_default() {
         b'{' => {
             let members: BTreeMap<String, &RawValue> = serde_json::from_str(json)?;
             push_list(out, ['{', '}'], members, |out, (name, value)| {
