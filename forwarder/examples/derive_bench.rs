@@ -1,4 +1,4 @@
-//! What `forwarder derive` costs: writes a backlog to Kafka, lets it be derived, and tells the CPU time.
+//! What `forwarder derive` costs: writes a backlog to Kafka, lets it be derived, and tells the CPU time; then how soon events are seen.
 //!
 //!     cargo build --release -p ofa-forwarder --bins --examples
 //!     KAFKA_BROKER=127.0.0.1:9092 BROKER_PID=$(pgrep -f kafka.Kafka) target/release/examples/derive_bench 10 1000000
@@ -7,7 +7,7 @@
 #![allow(clippy::print_stdout, reason = "the line it prints is its result")]
 
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use ofa_crds::GroupName;
@@ -15,7 +15,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 
 /// As in the measurements of ksqlDB that these are compared with.
 const PARTITIONS: i32 = 3;
@@ -25,6 +25,10 @@ const EVENT_BYTES: usize = 200;
 const ASSETS: usize = 2000;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Events a second while it is measured when they are seen, and for how long.
+const STEADY_RATE: u32 = 2000;
+const STEADY: Duration = Duration::from_secs(15);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -55,16 +59,19 @@ async fn main() -> Result<()> {
         .transpose()?
         .zip(broker_before)
         .map(|(after, before)| after - before);
+    let seen = bench.latency()?;
     derive.kill()?;
     derive.wait()?;
     let found = bench.count()?;
     let million = 1e6 / f64::from(u32::try_from(events)?);
     println!(
-        "groups={groups} events={events} derived={found} wall_s={:.1} first_commit_s={:.1} cpu_s_per_million={:.2} broker_cpu_s_per_million={:.2}",
+        "groups={groups} events={events} derived={found} wall_s={:.1} first_commit_s={:.1} cpu_s_per_million={:.2} broker_cpu_s_per_million={:.2} seen_p50_ms={} seen_p99_ms={}",
         took.as_secs_f64(),
         ready.duration_since(began).as_secs_f64(),
         cpu * million,
         broker_cpu.unwrap_or(f64::NAN) * million,
+        seen[seen.len() / 2],
+        seen[seen.len() * 99 / 100],
     );
     Ok(())
 }
@@ -141,6 +148,55 @@ impl Bench {
         }
         producer.flush(TIMEOUT)?;
         Ok(())
+    }
+
+    /// Milliseconds from the producer's call until a reader of committed records sees an event, in order of size, while events of all groups
+    /// come at a steady rate.
+    fn latency(&self) -> Result<Vec<i64>> {
+        let consumer = self.reader(Offset::End)?;
+        let producer: ThreadedProducer<DefaultProducerContext> =
+            self.config().set("linger.ms", "1").create()?;
+        // From here on the reader stands at the ends.
+        while consumer.poll(Duration::from_secs(3)).is_some() {}
+        let (source, began) = (self.source(), Instant::now());
+        let (mut sent, mut ages) = (0, Vec::new());
+        // Whoever is slow shows in the figures; what is lost ends this.
+        while began.elapsed() < STEADY || (ages.len() as u64) < sent {
+            anyhow::ensure!(
+                began.elapsed() < STEADY + TIMEOUT,
+                "{} of {sent} seen",
+                ages.len()
+            );
+            let due = began.elapsed().as_millis() * u128::from(STEADY_RATE) / 1000;
+            while began.elapsed() < STEADY && u128::from(sent) < due {
+                let value = format!(r#"{{"ID":"temp","VALUE":{}}}"#, now_ms()?);
+                let key = format!("asset-{}", usize::try_from(sent)? * 7 % ASSETS);
+                send(&producer, &source, &key, &value)?;
+                sent += 1;
+            }
+            let Some(record) = consumer.poll(Duration::from_millis(1)).transpose()? else {
+                continue;
+            };
+            let value = record.payload_view::<str>().context("no value")??;
+            let sent_at = value.rsplit(':').next().context("no number")?;
+            ages.push(now_ms()? - sent_at.trim_end_matches('}').parse::<i64>()?);
+        }
+        ages.sort_unstable();
+        Ok(ages)
+    }
+
+    /// A reader of all groups' committed records.
+    fn reader(&self, from: Offset) -> Result<BaseConsumer> {
+        let consumer: BaseConsumer = self.config().create()?;
+        let mut list = TopicPartitionList::new();
+        for index in 0..self.groups {
+            let topic = self.group(index).parse::<GroupName>()?.topic();
+            for partition in 0..PARTITIONS {
+                list.add_partition_offset(&topic, partition, from)?;
+            }
+        }
+        consumer.assign(&list)?;
+        Ok(consumer)
     }
 
     fn start(&self) -> Result<Child> {
@@ -227,6 +283,11 @@ fn send(
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
+}
+
+fn now_ms() -> Result<i64> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    Ok(i64::try_from(now.as_millis())?)
 }
 
 /// User and system time of a process so far.

@@ -8,12 +8,16 @@
 //! | `fan-out CLIENTS ASSETS EVENTS` | each client listens to one of the assets, each asset has EVENTS events: deliveries a second, CPU seconds for a million |
 //! | `idle CLIENTS` | memory of the service for each client that waits |
 //! | `storm CLIENTS EVENTS` | all clients come back at once, each having missed EVENTS events: seconds until all have all |
+//! | `latency CLIENTS ASSETS RATE SECONDS` | RATE deliveries a second: milliseconds from the producer's call to the client |
+//! | `stopped CLIENTS STOPPED EVENTS` | deliveries a second to CLIENTS clients of one asset: alone, while the buffers of STOPPED more whose process is stopped fill up, and then |
 #![allow(clippy::print_stdout, reason = "the line it prints is its result")]
+#![allow(clippy::cast_precision_loss, reason = "figures of three digits")]
 
-use std::process::{Child, Command};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka::ClientConfig;
@@ -36,13 +40,33 @@ async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number =
         |at: usize| -> Result<u32> { Ok(arguments.get(at).context("too few arguments")?.parse()?) };
+    if arguments.first().map(String::as_str) == Some("listeners") {
+        return listeners(number(1)?).await;
+    }
     let bench = Bench::start().await?;
     match arguments.first().map(String::as_str) {
         Some("fan-out") => bench.fan_out(number(1)?, number(2)?, number(3)?).await,
         Some("idle") => bench.idle(number(1)?).await,
         Some("storm") => bench.storm(number(1)?, number(2)?).await,
-        _ => bail!("fan-out, idle or storm?"),
+        Some("latency") => {
+            let (rate, seconds) = (number(3)?, number(4)?);
+            bench.latency(number(1)?, number(2)?, rate, seconds).await
+        }
+        Some("stopped") => bench.stopped(number(1)?, number(2)?, number(3)?).await,
+        _ => bail!("fan-out, idle, storm, latency or stopped?"),
     }
+}
+
+/// The clients that are stopped, a process of their own.
+async fn listeners(clients: u32) -> Result<()> {
+    let mut listening = JoinSet::new();
+    for client in 0..clients {
+        let stream = listen(client, 0, "").await?;
+        listening.spawn(count(stream, Arc::default()));
+    }
+    println!("listening");
+    while listening.join_next().await.is_some() {}
+    Ok(())
 }
 
 struct Bench {
@@ -65,7 +89,8 @@ impl Bench {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &broker)
-            .set("queue.buffering.max.messages", "1000000");
+            .set("queue.buffering.max.messages", "1000000")
+            .set("linger.ms", "1");
         let admin: AdminClient<DefaultClientContext> = config.create()?;
         let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
         for made in admin.create_topics([&new], &AdminOptions::new()).await? {
@@ -165,6 +190,105 @@ impl Bench {
         Ok(())
     }
 
+    async fn latency(&self, clients: u32, assets: u32, rate: u32, seconds: u32) -> Result<()> {
+        let (sender, mut all) = tokio::sync::mpsc::unbounded_channel();
+        let mut listening = JoinSet::new();
+        for client in 0..clients {
+            let stream = listen(client, client % assets, "").await?;
+            listening.spawn(time(stream, sender.clone()));
+        }
+        drop(sender);
+        // Each event goes to so many clients.
+        let each = clients / assets;
+        let events = u64::from(rate / each * seconds);
+        let begun = Instant::now();
+        for event in 0..events {
+            let due = Duration::from_secs_f64(event as f64 * f64::from(each) / f64::from(rate));
+            // Only where it is early: the shortest sleep is a millisecond.
+            if due > begun.elapsed() {
+                tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
+            }
+            let key = (event % u64::from(assets)).to_string();
+            let pad = "x".repeat(PAD);
+            let value = format!(
+                r#"{{"ID":"temp","VALUE":21.5,"pad":"{pad}","t":{}}}"#,
+                now_us()
+            );
+            let record = BaseRecord::to(&self.topic).key(&key).payload(&value);
+            self.producer.send(record).map_err(|(error, _)| error)?;
+        }
+        let took = begun.elapsed();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        drop(listening);
+        let mut latencies = Vec::new();
+        while let Some(latency) = all.recv().await {
+            latencies.push(latency);
+        }
+        ensure!(
+            latencies.len() as u64 == events * u64::from(each),
+            "{} of {}",
+            latencies.len(),
+            events * u64::from(each)
+        );
+        latencies.sort_unstable();
+        let quantile =
+            |per_mille: usize| latencies[latencies.len() * per_mille / 1000] as f64 / 1e3;
+        println!(
+            "clients={clients} assets={assets} per_s={:.0} p50_ms={:.1} p99_ms={:.1} p999_ms={:.1}",
+            latencies.len() as f64 / took.as_secs_f64(),
+            quantile(500),
+            quantile(990),
+            quantile(999)
+        );
+        Ok(())
+    }
+
+    async fn stopped(&self, clients: u32, stopped: u32, events: u32) -> Result<()> {
+        let counted = Arc::new(AtomicU64::new(0));
+        let mut listening = JoinSet::new();
+        for client in 0..clients {
+            let stream = listen(client, 0, "").await?;
+            listening.spawn(count(stream, Arc::clone(&counted)));
+        }
+        let mut rates = Vec::new();
+        for _ in 0..2 {
+            rates.push(self.rate(clients, events, &counted).await?);
+        }
+        let others = Stopped::start(stopped)?;
+        let filling = self.rate(clients, events, &counted).await?;
+        // Until each has fallen so far behind that the service has closed it.
+        while self.slow_clients().await? < stopped {
+            self.rate(clients, events, &counted).await?;
+        }
+        let after = self.rate(clients, events, &counted).await?;
+        drop(others);
+        println!(
+            "clients={clients} stopped={stopped} alone_per_s={:.0},{:.0} while_they_fill_up_per_s={filling:.0} then_per_s={after:.0}",
+            rates[0], rates[1]
+        );
+        Ok(())
+    }
+
+    /// Deliveries a second of events of one asset.
+    async fn rate(&self, clients: u32, events: u32, counted: &AtomicU64) -> Result<f64> {
+        let wanted = u64::from(clients) * u64::from(events);
+        counted.store(0, Ordering::Relaxed);
+        let begun = Instant::now();
+        tokio::task::block_in_place(|| self.produce(1, events))?;
+        wait_for(counted, wanted, begun).await?;
+        Ok(wanted as f64 / begun.elapsed().as_secs_f64())
+    }
+
+    /// Clients that the service has closed since they were too slow.
+    async fn slow_clients(&self) -> Result<u32> {
+        let (mut stream, _) = connect(0, "/metrics", "connection: close\r\n").await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        let name = "serving_slow_clients_total ";
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        Ok(line.unwrap_or("0").parse()?)
+    }
+
     /// CPU seconds that the service has taken.
     fn cpu(&self) -> Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.service.id()))?;
@@ -182,6 +306,60 @@ impl Bench {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.context("no VmRSS")?.trim().trim_end_matches(" kB");
         Ok(kib.parse()?)
+    }
+}
+
+/// A process of clients that do not run.
+struct Stopped(Child);
+
+impl Stopped {
+    fn start(clients: u32) -> Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["listeners", &clients.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut word = String::new();
+        let output = child.stdout.take().context("no output")?;
+        BufReader::new(output).read_line(&mut word)?;
+        let stopped = Self(child);
+        ensure!(word == "listening\n", "the other clients do not listen");
+        let pid = stopped.0.id().to_string();
+        Command::new("kill").args(["-STOP", &pid]).status()?;
+        Ok(stopped)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn now_us() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Tells the age of each event when it comes, in microseconds.
+async fn time(mut stream: TcpStream, ages: tokio::sync::mpsc::UnboundedSender<u64>) {
+    const MARK: &str = "\"t\":";
+    let mut text = String::new();
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        let now = now_us();
+        text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        while let Some(begin) = text.find(MARK) {
+            let rest = &text[begin + MARK.len()..];
+            let Some(end) = rest.find('}') else { break };
+            if let Ok(sent) = rest[..end].parse::<u64>() {
+                let _ = ages.send(now.saturating_sub(sent));
+            }
+            text.drain(..begin + MARK.len() + end);
+        }
+        if text.len() > 64 * 1024 {
+            text.clear();
+        }
     }
 }
 
