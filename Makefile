@@ -2,16 +2,19 @@
 # Variables: OFA_CACHE (where servers and tools are installed), and those named below.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e-swarm bench soak chaos fmt lint generate check-generated
+.PHONY: help demo test e2e e2e-swarm bench soak chaos fmt lint generate check-generated
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the whole on this machine, with a live view (DEMO_SECONDS=30, REPLAY=file, ASSETS=1000)
 	@e2e/tools/demo
 
 test: ## all tests, against real servers
 	@e2e/tools/test
+
+e2e: ## a factory on a Kubernetes of three real nodes: rolled, reconfigured, a power cut (root; ten minutes)
+	@e2e/tools/e2e
 
 e2e-swarm: ## a factory on a Docker Swarm of three engines, a shard rolled under load (root; five minutes)
 	@e2e/tools/e2e-swarm

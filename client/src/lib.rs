@@ -33,7 +33,6 @@ mod replay;
 mod subscription;
 
 pub mod audit;
-pub mod cli;
 pub mod positions;
 pub mod produce;
 pub mod router;

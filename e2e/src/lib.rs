@@ -5,9 +5,13 @@
 
 pub mod bench;
 pub mod chaos;
+pub mod crowd;
 pub mod forwarder;
 pub mod http;
+mod image;
 pub mod kafka;
+pub mod kubectl;
+pub mod kubernetes;
 pub mod load;
 pub mod nats;
 pub mod operator;
@@ -17,6 +21,7 @@ pub mod replay;
 pub mod report;
 pub mod router;
 pub mod scene;
+pub mod subscriber;
 pub mod swarm;
 pub mod tools;
 pub mod wait;

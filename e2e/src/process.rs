@@ -159,6 +159,15 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     ))
 }
 
+/// `kill -9` of a process that another one has started.
+///
+/// # Errors
+/// When there is none.
+pub fn kill(pid: i32) -> Result<()> {
+    let pid = Pid::from_raw(pid).context("no process has the id 0")?;
+    kill_process(pid, Signal::KILL).with_context(|| format!("process {pid} cannot be killed"))
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {

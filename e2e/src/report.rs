@@ -152,14 +152,19 @@ pub fn distance(from: &Positions, to: &Positions) -> u64 {
 }
 
 /// The generator counts each asset's events, so the payload tells order without any of our own headers.
-#[derive(Default)]
-struct Counts {
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
     last: HashMap<String, u64>,
     wrong: u64,
 }
 
 impl Counts {
-    fn note(&mut self, item: &Item) {
+    /// Events that went back or repeated.
+    pub(crate) fn wrong(&self) -> u64 {
+        self.wrong
+    }
+
+    pub(crate) fn note(&mut self, item: &Item) {
         let Item::Event(event) = item else { return };
         let Ok(parsed) = wire::Event::from_json(&event.payload) else {
             return;

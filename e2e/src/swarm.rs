@@ -5,19 +5,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::tools;
+use crate::image;
+use crate::tools::{repository, run};
 
 /// This machine's address for all nodes.
 pub const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 99, 0, 1));
-
-/// Our programs, in images of the names that the examples use.
-const PROGRAMS: [&str; 4] = ["operator", "forwarder", "serving", "ofa"];
-
-/// Version of NATS that a shard has unless it names another.
-const NATS: &str = "nats:2.15.2";
 
 /// The Swarm; it ends with this process.
 #[derive(Debug)]
@@ -27,25 +22,8 @@ pub struct Swarm {
     _holds: ChildStdin,
 }
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
 fn cluster() -> Command {
     Command::new(repository().join("e2e/tools/swarm/swarm-cluster"))
-}
-
-/// Runs a command that must succeed; what it printed.
-fn run(command: &mut Command) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("{command:?} cannot be run"))?;
-    ensure!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 impl Swarm {
@@ -77,32 +55,11 @@ impl Swarm {
     /// # Errors
     /// When one is not built.
     pub fn load_images(&self) -> Result<()> {
-        let version = env!("CARGO_PKG_VERSION");
-        let built = tools::build_folder()?;
-        let ours = PROGRAMS.map(|program| {
-            let name = format!("openfactory-fanout/{program}:{version}");
-            (name, built.join(program))
-        });
-        let nats = tools::server("nats-server")?.get_program().to_owned();
-        for (name, program) in ours
-            .into_iter()
-            .chain([(NATS.to_owned(), PathBuf::from(nats))])
-        {
-            self.load_image(&name, &program)?;
+        let folder = tempfile::tempdir()?;
+        for image in image::make_all(folder.path())? {
+            run(cluster().arg("load").arg(&image))?;
         }
         Ok(())
-    }
-
-    fn load_image(&self, name: &str, program: &Path) -> Result<()> {
-        let folder = tempfile::tempdir()?;
-        // Debug information is most of a program, and nobody debugs in there.
-        let base = program.file_name().context("a program has a name")?;
-        let stripped = folder.path().join(base);
-        run(Command::new("strip").arg("-o").arg(&stripped).arg(program))?;
-        let image = folder.path().join("image.tar");
-        let make = repository().join("images/make-image");
-        run(Command::new(make).arg(&image).arg(name).arg(&stripped))?;
-        run(cluster().arg("load").arg(&image)).map(drop)
     }
 
     /// A docker client of a node.

@@ -76,6 +76,22 @@ pub fn search_path() -> Result<String> {
     Ok(joined.to_string_lossy().into_owned())
 }
 
+/// The checkout.
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Runs a command that must succeed; what it printed.
+pub(crate) fn run(command: &mut Command) -> Result<String> {
+    let output = command
+        .output()
+        .with_context(|| format!("{command:?} cannot be run"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 fn clean_command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear();
@@ -93,12 +109,16 @@ fn on_path(program: &str) -> Option<PathBuf> {
 }
 
 fn set_up_programs() -> Option<PathBuf> {
+    Some(cache()?.join("bin"))
+}
+
+/// Where servers and tools are installed.
+pub(crate) fn cache() -> Option<PathBuf> {
     let named = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = named("OFA_CACHE").or_else(|| {
+    named("OFA_CACHE").or_else(|| {
         let base = named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")));
         Some(base?.join("openfactory-fanout"))
-    });
-    Some(cache?.join("bin"))
+    })
 }
 
 fn present(path: PathBuf) -> Option<PathBuf> {

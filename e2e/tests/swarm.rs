@@ -1,20 +1,17 @@
 //! The example's factory on a real Docker Swarm, counted against Kafka, while a shard is rolled.
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ofa_client::audit::Received;
-use ofa_client::{Cause, Event, Extent, Gap, Item};
 use ofa_e2e::kafka::{Broker, Positions};
 use ofa_e2e::load::{Load, Pace, asset};
 use ofa_e2e::operator::is_settled;
 use ofa_e2e::process::Process;
 use ofa_e2e::report::distance;
 use ofa_e2e::scene::say;
+use ofa_e2e::subscriber;
 use ofa_e2e::swarm::{HOST, Swarm};
 use ofa_e2e::wait;
 use serde_json::Value;
@@ -68,7 +65,7 @@ async fn a_factory_runs_and_a_shard_is_rolled_under_load() -> Result<()> {
     all_committed(&broker).await?;
 
     let from = broker.ends(TOPIC)?;
-    let subscriber = subscriber(&swarm, folder.path())?;
+    let subscriber = subscribe(&swarm, folder.path())?;
     // Until it is connected to both shards.
     tokio::time::sleep(Duration::from_secs(15)).await;
     let load = Load::start(
@@ -101,10 +98,11 @@ async fn a_factory_runs_and_a_shard_is_rolled_under_load() -> Result<()> {
     drop(subscriber);
 
     let expected = ofa_client::audit::kafka::read(&broker.settings(), TOPIC, &from, &to)?;
-    let (received, gaps) = received(&folder.path().join("subscriber.out"), &from)?;
-    let report = expected.compare(&received);
+    let printed = subscriber::read(&folder.path().join("subscriber.out"), TOPIC, &from)?;
+    let report = expected.compare(&printed.received);
     say(&format!(
-        "{written} events at 5,000 a second: {gaps} gaps announced, {report:?}"
+        "{written} events at 5,000 a second: {} gaps announced, {report:?}",
+        printed.gaps
     ));
     // What the subscriber missed while it changed nodes, the replay service has sent again.
     ensure!(report.is_perfect(), "{report:?}");
@@ -149,7 +147,7 @@ async fn first_event(swarm: &Swarm) -> Result<()> {
 }
 
 /// `ofa subscribe` in a container, its output in a file.
-fn subscriber(swarm: &Swarm, folder: &Path) -> Result<Process> {
+fn subscribe(swarm: &Swarm, folder: &Path) -> Result<Process> {
     let out = folder.join("subscriber.out");
     let mut command = std::process::Command::new("sh");
     let docker = swarm.docker(1);
@@ -217,75 +215,4 @@ async fn all_committed(broker: &Broker) -> Result<Positions> {
     )
     .await?;
     Ok(ends)
-}
-
-/// What the subscriber has printed, and how many gaps it has announced.
-fn received(path: &Path, from: &Positions) -> Result<(Received, u64)> {
-    let mut received = Received::default();
-    let mut gaps = 0;
-    for line in BufReader::new(File::open(path)?).lines() {
-        let line = line?;
-        // The last line may be cut off.
-        let Ok(item) = serde_json::from_str::<Value>(&line) else {
-            continue;
-        };
-        if let Some(event) = item.get("event") {
-            let event = event_of(event)?;
-            let cursor = event.cursor.as_ref().context("an event without cursor")?;
-            if cursor.offset >= from.get(&cursor.partition).copied().unwrap_or(0) {
-                received.note("subscriber", &Item::Event(event));
-            }
-        } else if let Some(gap) = item.get("gap") {
-            gaps += 1;
-            received.note("subscriber", &Item::Gap(gap_of(gap)?));
-        } else {
-            say(&line);
-        }
-    }
-    Ok((received, gaps))
-}
-
-fn event_of(event: &Value) -> Result<Event> {
-    let text = |name: &str| event[name].as_str().map(str::to_owned);
-    Ok(Event {
-        cursor: text("cursor").map(|cursor| cursor.parse()).transpose()?,
-        prev: event["prev"].as_u64(),
-        asset: text("asset").context("an event without asset")?,
-        id: text("id").context("an event without id")?,
-        payload: Default::default(),
-        received_at: Default::default(),
-    })
-}
-
-fn gap_of(gap: &Value) -> Result<Gap> {
-    let range = &gap["range"];
-    let extent = if range.is_null() {
-        Extent::Unknown
-    } else {
-        let number = |name: &str| range[name].as_u64().context("a gap without range");
-        let topic = TOPIC.to_owned();
-        let partition = u32::try_from(number("partition")?)?;
-        let (first, last) = (number("first")?, number("last")?);
-        if gap["certain"] == true {
-            Extent::Missed {
-                topic,
-                partition,
-                first,
-                last,
-            }
-        } else {
-            Extent::Possible {
-                topic,
-                partition,
-                first,
-                last,
-            }
-        }
-    };
-    Ok(Gap {
-        asset: gap["asset"].as_str().map(str::to_owned),
-        extent,
-        cause: Cause::Delivery,
-        state: Vec::new(),
-    })
 }

@@ -135,8 +135,9 @@ pub struct StateArgs {
     pub state_dir: PathBuf,
 }
 
-/// As the XDG Base Directory Specification has it.
-fn default_state_dir() -> PathBuf {
+/// Where state is kept unless somebody says otherwise: as the XDG Base Directory Specification has it.
+#[must_use]
+pub fn default_state_dir() -> PathBuf {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     state

@@ -1,4 +1,4 @@
-//! `operator status`: the resources as `kubectl get` would print them, by the columns of their CRDs.
+//! `operator status`, `ofa status`: the resources as `kubectl get` would print them, by the columns of their CRDs.
 #![allow(clippy::print_stdout, reason = "this is the output of a command")]
 
 use std::fmt::Write as _;
@@ -26,11 +26,14 @@ struct Column {
 }
 
 /// Everything that is printed.
-#[derive(Debug)]
-struct View {
-    objects: Vec<Manifest>,
-    instances: Vec<WorkloadState>,
-    problems: Vec<Problem>,
+#[derive(Debug, Default)]
+pub struct View {
+    /// The resources.
+    pub objects: Vec<Manifest>,
+    /// What runs for them.
+    pub instances: Vec<WorkloadState>,
+    /// What is wrong with the files they are in.
+    pub problems: Vec<Problem>,
 }
 
 /// Prints what the state directory holds.
@@ -38,26 +41,41 @@ struct View {
 /// # Errors
 /// When it cannot be read.
 pub fn print(state: &Path, output: Output) -> io::Result<()> {
+    println!("{}", of_state(state, output)?);
+    Ok(())
+}
+
+/// What the state directory holds, as text.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn of_state(state: &Path, output: Output) -> io::Result<String> {
     // Looking must not create what is looked for.
     if !state.exists() {
-        println!(
+        return Ok(format!(
             "No resources: no operator has used {} yet.",
             state.display()
-        );
-        return Ok(());
+        ));
     }
     let view = View {
         objects: read_objects(state)?,
         instances: read_json(&state.join(INSTANCES_FILE))?.unwrap_or_default(),
         problems: read_json(&state.join(PROBLEMS_FILE))?.unwrap_or_default(),
     };
+    render(&view, output)
+}
+
+/// Everything as text.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn render(view: &View, output: Output) -> io::Result<String> {
     let text = match output {
-        Output::Json => json(&view)?,
-        Output::Table => tables(&view, false, Timestamp::now()),
-        Output::Wide => tables(&view, true, Timestamp::now()),
+        Output::Json => json(view)?,
+        Output::Table => tables(view, false, Timestamp::now()),
+        Output::Wide => tables(view, true, Timestamp::now()),
     };
-    println!("{}", text.trim_end());
-    Ok(())
+    Ok(text.trim_end().to_owned())
 }
 
 fn json(view: &View) -> io::Result<String> {
@@ -244,6 +262,20 @@ fn push_conditions(out: &mut String, objects: &[Manifest]) {
                 condition.reason,
                 condition.message
             );
+        }
+        if let Manifest::AssetGroup(group) = object {
+            let actions = group.status.iter().flat_map(|it| &it.planned_actions);
+            for action in actions {
+                let _ = writeln!(
+                    out,
+                    "{}: planned since {}: {:?} of stream {}: {}",
+                    object.key(),
+                    action.since,
+                    action.action,
+                    action.stream,
+                    action.message
+                );
+            }
         }
     }
 }

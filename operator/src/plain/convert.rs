@@ -152,7 +152,7 @@ impl Parts<'_> {
             image: container.image.clone(),
             command: container.command.clone(),
             args: container.args.clone(),
-            env: container.env.iter().map(env).collect::<Result<_, _>>()?,
+            env: environment(container)?,
             files: Vec::new(),
             ports: container.ports.iter().map(port).collect(),
             probes: probes(container)?,
@@ -210,6 +210,17 @@ fn check_volumes(template: &PodTemplate, claim: Option<&str>) -> Result<(), Plai
         ),
         _ => Ok(()),
     }
+}
+
+/// Our programs listen where this variable says, and everywhere without it. Kubernetes leaves it unset; elsewhere
+/// instances may share a network, and each gets the address that is its own.
+const BIND_ADDRESS: &str = "BIND_ADDRESS";
+
+fn environment(container: &Container) -> Result<Vec<EnvVar>, PlainError> {
+    let named = container.env.iter().any(|env| env.name == BIND_ADDRESS);
+    let own = (!named).then(|| Ok(EnvVar::of(BIND_ADDRESS, EnvValue::BindAddress)));
+    let said = container.env.iter().map(env);
+    own.into_iter().chain(said).collect()
 }
 
 fn env(env: &Env) -> Result<EnvVar, PlainError> {

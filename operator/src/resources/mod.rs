@@ -8,5 +8,5 @@ mod store;
 
 pub use folder::{Folder, Snapshot};
 pub use manifest::{Kind, Manifest, ObjectKey};
-pub use parse::{Document, Problem, parse_file};
+pub use parse::{Document, Problem, parse_file, parse_file_in};
 pub use store::{PROBLEMS_FILE, RESOURCES_DIR, Store, read_objects};

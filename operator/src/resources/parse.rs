@@ -61,10 +61,16 @@ const MAX_NAME: usize = 40;
 /// Parses a file of one or more documents. Documents of comments alone are none.
 #[must_use]
 pub fn parse_file(file: &str, text: &str) -> Vec<Result<Document, Problem>> {
+    parse_file_in("default", file, text)
+}
+
+/// The same, where an object that names no namespace is in `namespace`.
+#[must_use]
+pub fn parse_file_in(namespace: &str, file: &str, text: &str) -> Vec<Result<Document, Problem>> {
     split(text)
         .into_iter()
         .filter(|(_, document)| !is_blank(document))
-        .map(|(line, document)| parse_document(file, line, &document))
+        .map(|(line, document)| parse_document(namespace, file, line, &document))
         .collect()
 }
 
@@ -88,7 +94,7 @@ fn is_blank(document: &str) -> bool {
         .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
 }
 
-fn parse_document(file: &str, line: u64, text: &str) -> Result<Document, Problem> {
+fn parse_document(namespace: &str, file: &str, line: u64, text: &str) -> Result<Document, Problem> {
     let problem = |line, object, reason| Problem {
         file: file.to_owned(),
         line,
@@ -105,7 +111,7 @@ fn parse_document(file: &str, line: u64, text: &str) -> Result<Document, Problem
         problem(line + at, object, reason)
     };
     let head: Head = serde_saphyr::from_str(text).map_err(|error| yaml_problem(None, &error))?;
-    let key = key_of(head).map_err(|reason| problem(line, None, reason))?;
+    let key = key_of(head, namespace).map_err(|reason| problem(line, None, reason))?;
     let parsed = match key.kind {
         Kind::Service => yaml(text).map(Manifest::Service),
         Kind::StatefulSet => yaml(text).map(Manifest::StatefulSet),
@@ -136,7 +142,7 @@ fn yaml<T: DeserializeOwned>(text: &str) -> Result<Box<T>, serde_saphyr::Error> 
     serde_saphyr::from_str(text).map(Box::new)
 }
 
-fn key_of(head: Head) -> Result<ObjectKey, String> {
+fn key_of(head: Head, namespace: &str) -> Result<ObjectKey, String> {
     let (Some(api_version), Some(kind)) = (head.api_version, head.kind) else {
         return Err("apiVersion and kind are missing; every document needs both".to_owned());
     };
@@ -156,7 +162,7 @@ fn key_of(head: Head) -> Result<ObjectKey, String> {
     let namespace = head
         .metadata
         .namespace
-        .unwrap_or_else(|| "default".to_owned());
+        .unwrap_or_else(|| namespace.to_owned());
     for (what, text) in [("metadata.name", &name), ("metadata.namespace", &namespace)] {
         if !is_dns_label(text) {
             return Err(format!(

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use ofa_crds::GroupName;
-use ofa_crds::api::{PlannedAction, StreamAction};
+use ofa_crds::api::{AssetGroup, PlannedAction, StreamAction};
 
+use super::groups::before;
 use super::native;
-use super::validate::{KsqlDb, ValidGroup};
-use crate::controllers::Context;
+use super::validate::{Engine, KsqlDb, ValidGroup, validate};
 use crate::controllers::conditions::Outcome;
+use crate::controllers::{Context, Settings};
 use crate::engine::ksqldb::{Action, Claim, Identifier, KsqlError, StreamState, Wanted};
 use crate::engine::{Group, Planned, StreamEngine, Streams};
 use crate::platform::PlatformError;
@@ -35,7 +36,9 @@ impl StreamEngine for KsqlEngine<'_> {
                 return Ok(unknown(outcome));
             }
         }
-        let named = groups.iter().map(|group| self.wanted(group));
+        let named = groups
+            .iter()
+            .map(|group| wanted(self.valid, self.server, group));
         let wanted = match named.collect::<Result<Vec<Wanted>, String>>() {
             Ok(wanted) => wanted,
             Err(why) => return Ok(unknown(Outcome::stalled("Invalid", why))),
@@ -105,30 +108,11 @@ impl KsqlEngine<'_> {
         servers.claim(&self.server.url, &self.owner(), claim)
     }
 
-    fn wanted(&self, group: &Group) -> Result<Wanted, String> {
-        Ok(Wanted {
-            name: self.stream(group)?,
-            topic: group.topic.clone(),
-            source_topic: self.valid.source_topic.clone(),
-            source: self.server.source.clone(),
-            map: self.server.map.clone(),
-            level: self.valid.level.clone(),
-            value: group.name.clone(),
-            partitions: self.valid.partitions,
-            retention_ms: self.valid.retention_ms,
-        })
-    }
-
-    fn stream(&self, group: &Group) -> Result<Identifier, String> {
-        match &self.server.stream {
-            Some(name) => Ok(name.clone()),
-            None => Identifier::new(&group.name.stream()).map_err(|error| error.to_string()),
-        }
-    }
-
     fn streams(&self, groups: &[Group]) -> Vec<Identifier> {
         let named = groups.iter();
-        named.filter_map(|group| self.stream(group).ok()).collect()
+        named
+            .filter_map(|group| stream(self.server, group).ok())
+            .collect()
     }
 
     fn approved(&self) -> BTreeMap<Identifier, String> {
@@ -136,6 +120,46 @@ impl KsqlEngine<'_> {
         shown
             .map(|planned| (Identifier::kept(&planned.stream), planned.message.clone()))
             .collect()
+    }
+}
+
+/// The streams of ksqlDB that a resource asks for, for the groups its status tells of; none by another engine.
+#[must_use]
+pub fn streams_of(resource: &AssetGroup, settings: &Settings) -> Vec<Wanted> {
+    let Ok(valid) = validate(resource, settings) else {
+        return Vec::new();
+    };
+    let Engine::KsqlDb(server) = &valid.engine else {
+        return Vec::new();
+    };
+    let groups = match &valid.value {
+        Some(value) => vec![valid.group(value, 0)],
+        None => before(resource, &valid),
+    };
+    let streams = groups.iter();
+    streams
+        .filter_map(|group| wanted(&valid, server, group).ok())
+        .collect()
+}
+
+fn wanted(valid: &ValidGroup, server: &KsqlDb, group: &Group) -> Result<Wanted, String> {
+    Ok(Wanted {
+        name: stream(server, group)?,
+        topic: group.topic.clone(),
+        source_topic: valid.source_topic.clone(),
+        source: server.source.clone(),
+        map: server.map.clone(),
+        level: valid.level.clone(),
+        value: group.name.clone(),
+        partitions: valid.partitions,
+        retention_ms: valid.retention_ms,
+    })
+}
+
+fn stream(server: &KsqlDb, group: &Group) -> Result<Identifier, String> {
+    match &server.stream {
+        Some(name) => Ok(name.clone()),
+        None => Identifier::new(&group.name.stream()).map_err(|error| error.to_string()),
     }
 }
 

@@ -3,7 +3,7 @@
 pub mod build;
 pub mod build_service;
 mod groups;
-mod ksqldb;
+pub mod ksqldb;
 mod native;
 mod services;
 mod status;

@@ -102,7 +102,7 @@ fn candidate(shard: &NatsShard) -> Candidate {
 
 /// Says which map is wanted. A shard joins when it is ready for the first time and stays, ready or not, until it
 /// is no longer selected: assets move when somebody asks for it, not when a node is away. The first map waits for
-/// all, or it would be followed by another at once.
+/// all, or it would be followed by another at once; for the same reason nobody leaves while somebody is awaited.
 #[must_use]
 pub fn wanted(
     candidates: &[Candidate],
@@ -132,11 +132,26 @@ pub fn wanted(
         return Wanted::Wait(waiting);
     }
     let mut shards: Vec<Shard> = joined.into_iter().filter_map(|c| c.shard.clone()).collect();
+    if !waiting.is_empty() {
+        shards.extend(staying(candidates, published));
+    }
     shards.sort_by(|a, b| a.name.cmp(&b.name));
     match ShardMap::from_ring(0, shards, ring_replicas) {
         Ok(map) => Wanted::Map { map, waiting },
         Err(error) => Wanted::Refuse(refusal(&error)),
     }
+}
+
+/// Shards that are no longer selected keep their assets until those that come are ready, so that what one shard gives
+/// to another moves once. A change that is under way is not called off for it.
+fn staying(candidates: &[Candidate], published: Option<&ShardMap>) -> Vec<Shard> {
+    let published = published.filter(|map| map.handover().is_none());
+    let members = published.into_iter().flat_map(ShardMap::shards);
+    let selected = |shard: &&Shard| {
+        let mut known = candidates.iter().filter_map(|c| c.shard.as_ref());
+        known.any(|other| other.name == shard.name)
+    };
+    members.filter(|shard| !selected(shard)).cloned().collect()
 }
 
 fn refusal(error: &ShardMapError) -> String {
@@ -223,6 +238,19 @@ mod tests {
         let (map, _) = asked(&[shard("A", true), shard("B", true)], None);
         assert_eq!(names(&asked(&[shard("A", true)], Some(&map)).0), ["A"]);
         assert!(matches!(wanted(&[], Some(&map), 8), Wanted::Refuse(_)));
+    }
+
+    #[test]
+    fn a_shard_that_is_replaced_stays_until_the_other_is_ready_and_its_assets_move_once() {
+        let (map, _) = asked(&[shard("A", true), shard("B", true)], None);
+        let coming = [shard("A", true), shard("C", false)];
+        let (same, waiting) = asked(&coming, Some(&map));
+        assert_eq!((names(&same), waiting), (vec!["A", "B"], vec!["c".into()]));
+        let come = [shard("A", true), shard("C", true)];
+        assert_eq!(names(&asked(&come, Some(&map)).0), ["A", "C"]);
+        // B is leaving already.
+        let leaving = map.begin_handover(&asked(&[shard("A", true)], Some(&map)).0, 2);
+        assert_eq!(names(&asked(&coming, Some(&leaving)).0), ["A"]);
     }
 
     #[test]

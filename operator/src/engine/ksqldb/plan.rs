@@ -145,6 +145,13 @@ fn plan_existing(wanted: &Wanted, observed: &Observed, topic: &str) -> Action {
     }
 }
 
+/// What one statement says otherwise than another, which has to be made again for it.
+#[must_use]
+pub fn change(running: &Wanted, wanted: &Wanted) -> Option<String> {
+    let running = Statement::read(&create_stream(running))?;
+    Statement::read(&create_stream(wanted))?.differs_from(&running)
+}
+
 fn difference(wanted: &Wanted, running: &RunningQuery) -> Option<String> {
     let asked = Statement::read(&create_stream(wanted))?;
     match Statement::read(&running.statement) {

@@ -12,7 +12,7 @@ use super::counter::{SharedTally, latency_of};
 use super::operator::{Instance, Operator};
 use super::scrape::{self, Forwarder};
 use super::view::{self, Frame};
-use crate::{Client, Item, Subscription};
+use ofa_client::{Client, Item, Subscription};
 
 /// Events of the asset that are shown.
 const ASSET_EVENTS: usize = 6;
@@ -21,7 +21,7 @@ const ASSET_EVENTS: usize = 6;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Gathers and draws.
-pub(super) struct Watch<'a> {
+pub(crate) struct Watch<'a> {
     operator: &'a mut Operator,
     tally: &'a SharedTally,
     http: reqwest::Client,
@@ -41,7 +41,7 @@ struct Before {
 }
 
 impl<'a> Watch<'a> {
-    pub(super) async fn new(
+    pub(crate) async fn new(
         client: &Client,
         operator: &'a mut Operator,
         tally: &'a SharedTally,
@@ -70,7 +70,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Draws until the time is over; without end when there is none.
-    pub(super) async fn run(&mut self, length: Option<Duration>) -> anyhow::Result<()> {
+    pub(crate) async fn run(&mut self, length: Option<Duration>) -> anyhow::Result<()> {
         let started = Instant::now();
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);

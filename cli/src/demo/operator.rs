@@ -15,22 +15,22 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// One instance, as `operator status` tells.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct Instance {
-    pub(super) name: String,
-    pub(super) host: String,
-    pub(super) ready: bool,
+pub(crate) struct Instance {
+    pub(crate) name: String,
+    pub(crate) host: String,
+    pub(crate) ready: bool,
     /// Whether it ended again and again.
-    pub(super) stuck: bool,
-    pub(super) message: Option<String>,
+    pub(crate) stuck: bool,
+    pub(crate) message: Option<String>,
 }
 
 /// What the operator keeps running for one resource.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct Workload {
+pub(crate) struct Workload {
     id: WorkloadId,
     owner: Owner,
     wanted: usize,
-    pub(super) instances: Vec<Instance>,
+    pub(crate) instances: Vec<Instance>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -45,22 +45,22 @@ struct Owner {
 
 /// What the operator says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-pub(super) struct Status {
-    pub(super) workloads: Vec<Workload>,
+pub(crate) struct Status {
+    pub(crate) workloads: Vec<Workload>,
     /// Problems with the resources' files.
-    pub(super) problems: Vec<serde_json::Value>,
+    pub(crate) problems: Vec<serde_json::Value>,
 }
 
 impl Status {
     /// Address of an instance of the workload, if one is ready.
-    pub(super) fn host_of(&self, workload: &str) -> Option<&str> {
+    pub(crate) fn host_of(&self, workload: &str) -> Option<&str> {
         let found = self.workloads.iter().find(|it| it.id.name == workload)?;
         let ready = found.instances.iter().find(|it| it.ready)?;
         Some(&ready.host)
     }
 
     /// All forwarders.
-    pub(super) fn forwarders(&self) -> impl Iterator<Item = &Instance> {
+    pub(crate) fn forwarders(&self) -> impl Iterator<Item = &Instance> {
         let pools = self
             .workloads
             .iter()
@@ -69,18 +69,18 @@ impl Status {
     }
 
     /// Whether everything runs that is wanted.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         !self.workloads.is_empty() && self.workloads.iter().all(Workload::is_settled)
     }
 
     /// Names of what is not ready yet.
-    pub(super) fn waiting_for(&self) -> Vec<&str> {
+    pub(crate) fn waiting_for(&self) -> Vec<&str> {
         let unsettled = self.workloads.iter().filter(|it| !it.is_settled());
         unsettled.map(|it| it.id.name.as_str()).collect()
     }
 
     /// What needs somebody's help: instances that end again and again, files that cannot be used.
-    pub(super) fn trouble(&self) -> Vec<String> {
+    pub(crate) fn trouble(&self) -> Vec<String> {
         let instances = self.workloads.iter().flat_map(|it| &it.instances);
         let stuck = instances.filter(|it| it.stuck).map(|it| {
             let message = it.message.as_deref().unwrap_or("it does not start");
@@ -99,7 +99,7 @@ impl Workload {
 }
 
 /// A running operator. All its processes end with it.
-pub(super) struct Operator {
+pub(crate) struct Operator {
     child: Child,
     program: PathBuf,
     state: PathBuf,
@@ -107,7 +107,7 @@ pub(super) struct Operator {
 
 impl Operator {
     /// Starts it with a fresh state directory.
-    pub(super) fn start(resources: &Path, state: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(resources: &Path, state: &Path) -> anyhow::Result<Self> {
         let program = program();
         let log = state.join("operator.log");
         let output =
@@ -138,7 +138,7 @@ impl Operator {
     ///
     /// # Errors
     /// When it has ended.
-    pub(super) async fn status(&mut self) -> anyhow::Result<Status> {
+    pub(crate) async fn status(&mut self) -> anyhow::Result<Status> {
         if let Some(status) = self.child.try_wait()? {
             bail!(
                 "the operator ended ({status}):\n{}",
@@ -156,7 +156,7 @@ impl Operator {
     }
 
     /// Ends it, and with it everything it runs.
-    pub(super) async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
         if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw)
             && let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::TERM)

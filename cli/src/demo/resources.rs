@@ -8,10 +8,10 @@ use serde_json::Value;
 
 /// What the simulator is told in addition.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Changes {
-    pub(super) assets: Option<usize>,
-    pub(super) rate: Option<f64>,
-    pub(super) replay: Option<PathBuf>,
+pub(crate) struct Changes {
+    pub(crate) assets: Option<usize>,
+    pub(crate) rate: Option<f64>,
+    pub(crate) replay: Option<PathBuf>,
 }
 
 impl Changes {
@@ -33,13 +33,13 @@ impl Changes {
         arguments
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.arguments().is_empty()
     }
 }
 
 /// Writes the changed copy of every YAML file of `from` into `to`.
-pub(super) fn copy(from: &Path, to: &Path, changes: &Changes) -> anyhow::Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path, changes: &Changes) -> anyhow::Result<()> {
     fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
     let folder = fs::read_dir(from)
         .with_context(|| format!("cannot read the resources in {}", from.display()))?;

@@ -6,24 +6,24 @@ use std::io::{self, ErrorKind, Write};
 use serde::Serialize;
 
 /// Prints a line.
-pub(super) fn line(text: impl Display) -> anyhow::Result<()> {
+pub(crate) fn line(text: impl Display) -> anyhow::Result<()> {
     writeln!(io::stdout().lock(), "{text}")?;
     Ok(())
 }
 
 /// Prints a line of JSON.
-pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(serde_json::to_string(value)?)
 }
 
 /// Says something to whoever watches, beside the results.
 #[allow(clippy::print_stderr, reason = "this is where commands talk to people")]
-pub(super) fn note(text: impl Display) {
+pub(crate) fn note(text: impl Display) {
     eprintln!("{text}");
 }
 
 /// The error and its causes, each said once: many messages quote their cause already.
-pub(super) fn in_full(error: &anyhow::Error) -> String {
+pub(crate) fn in_full(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {
@@ -34,7 +34,7 @@ pub(super) fn in_full(error: &anyhow::Error) -> String {
 }
 
 /// Whether the reader of standard output has gone, which is no failure.
-pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<io::Error>()
         .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)

@@ -3,11 +3,12 @@
 use clap::Args;
 use ofa_crds::{AssetUuid, subject};
 
+use super::cluster::ClusterArgs;
 use super::{RouterArgs, output};
-use crate::router::{Route, RouterClient};
+use ofa_client::router::{Route, RouterClient};
 
 #[derive(Debug, Args)]
-pub(super) struct RouteArgs {
+pub(crate) struct RouteArgs {
     /// UUID of the asset
     asset: AssetUuid,
     /// Print the answer as JSON
@@ -15,16 +16,21 @@ pub(super) struct RouteArgs {
     json: bool,
     #[command(flatten)]
     router: RouterArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 impl RouteArgs {
-    pub(super) async fn run(self) -> anyhow::Result<()> {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
         let Self {
             asset,
             json,
             router,
+            cluster,
         } = self;
-        let route = RouterClient::new(&router.router)?.route(&asset).await?;
+        let router = router.reach(&cluster).await?;
+        // What it tells are the addresses inside the cluster, not those of a tunnel.
+        let route = RouterClient::new(router.inside())?.route(&asset).await?;
         if json {
             return output::json(&route);
         }

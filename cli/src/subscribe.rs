@@ -9,11 +9,12 @@ use futures::stream::SelectAll;
 use ofa_crds::{AssetUuid, Cursor};
 use serde_json::{Value, json};
 
+use super::cluster::ClusterArgs;
 use super::{RouterArgs, output, stop};
-use crate::{Client, ClientOptions, Credentials, Event, Extent, Gap, Item, SubscribeOptions};
+use ofa_client::{Client, ClientOptions, Credentials, Event, Extent, Gap, Item, SubscribeOptions};
 
 #[derive(Debug, Args)]
-pub(super) struct SubscribeArgs {
+pub(crate) struct SubscribeArgs {
     /// UUIDs of the assets
     #[arg(required = true)]
     assets: Vec<AssetUuid>,
@@ -32,6 +33,8 @@ pub(super) struct SubscribeArgs {
     count: Option<u64>,
     #[command(flatten)]
     router: RouterArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// User on NATS, where clients have to name one
     #[arg(long, env = "NATS_USER", requires = "nats_password_file")]
     nats_user: Option<String>,
@@ -41,12 +44,14 @@ pub(super) struct SubscribeArgs {
 }
 
 impl SubscribeArgs {
-    pub(super) async fn run(self) -> anyhow::Result<()> {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
         let options = ClientOptions {
             name: "ofa-subscribe".to_owned(),
             credentials: self.credentials()?,
         };
-        let client = Client::with_options(&self.router.router, options)?;
+        // Held: a tunnel ends with it.
+        let router = self.router.reach(&self.cluster).await?;
+        let client = Client::with_options(router.url(), options)?;
         let mut items = SelectAll::new();
         for asset in &self.assets {
             let options = SubscribeOptions {
@@ -166,9 +171,9 @@ fn event_json(event: &Event) -> Value {
 
 fn gap_json(gap: &Gap) -> Value {
     let cause = match gap.cause {
-        crate::Cause::Delivery => "delivery",
-        crate::Cause::SlowConsumer => "slow consumer",
-        crate::Cause::Retention => "retention",
+        ofa_client::Cause::Delivery => "delivery",
+        ofa_client::Cause::SlowConsumer => "slow consumer",
+        ofa_client::Cause::Retention => "retention",
     };
     let (certain, range) = match &gap.extent {
         Extent::Missed {

@@ -10,7 +10,7 @@ const BUCKETS: usize = 200_000;
 
 /// Counts by tenths of a millisecond.
 #[derive(Debug)]
-pub(super) struct Latencies {
+pub(crate) struct Latencies {
     buckets: Vec<u32>,
     count: u64,
 }
@@ -25,19 +25,19 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    pub(super) fn add(&mut self, latency: Duration) {
+    pub(crate) fn add(&mut self, latency: Duration) {
         let bucket = usize::try_from(latency.as_micros() / WIDTH_US).unwrap_or(BUCKETS);
         self.buckets[bucket.min(BUCKETS - 1)] += 1;
         self.count += 1;
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
 
     /// Milliseconds that a share of `per_mille` thousandths stays below; 0 without any.
     #[expect(clippy::cast_precision_loss, reason = "at most 200,000 buckets")]
-    pub(super) fn quantile_ms(&self, per_mille: u64) -> f64 {
+    pub(crate) fn quantile_ms(&self, per_mille: u64) -> f64 {
         let wanted = (self.count * per_mille).div_ceil(1000);
         let mut seen = 0;
         for (bucket, &count) in self.buckets.iter().enumerate() {

@@ -11,21 +11,21 @@ const TIMEOUT: Duration = Duration::from_millis(800);
 
 /// One forwarder's figures.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Forwarder {
+pub(crate) struct Forwarder {
     /// Messages that a shard has for good, by shard.
-    pub(super) confirmed: BTreeMap<String, f64>,
+    pub(crate) confirmed: BTreeMap<String, f64>,
     /// Nodes that confirm, by shard: 2 a second node, 1 the same one, 0 none.
-    pub(super) witness: BTreeMap<String, f64>,
+    pub(crate) witness: BTreeMap<String, f64>,
     /// Confirmed position, by partition.
-    pub(super) committed: BTreeMap<u32, f64>,
+    pub(crate) committed: BTreeMap<u32, f64>,
     /// Records behind the end of the topic, all partitions together.
-    pub(super) lag: f64,
+    pub(crate) lag: f64,
     /// Records that could not be forwarded.
-    pub(super) invalid: f64,
+    pub(crate) invalid: f64,
 }
 
 /// Asks one forwarder.
-pub(super) async fn forwarder(http: &reqwest::Client, host: &str) -> Option<Forwarder> {
+pub(crate) async fn forwarder(http: &reqwest::Client, host: &str) -> Option<Forwarder> {
     let request = http
         .get(format!("http://{host}:{PORT}/metrics"))
         .timeout(TIMEOUT);

@@ -25,9 +25,9 @@ use self::operator::Operator;
 use self::resources::Changes;
 use self::watch::Watch;
 use super::{RouterArgs, output, stop};
-use crate::audit::kafka::{Positions, end_positions, read};
-use crate::audit::{Expected, Report};
-use crate::{Client, ClientOptions};
+use ofa_client::audit::kafka::{Positions, end_positions, read};
+use ofa_client::audit::{Expected, Report};
+use ofa_client::{Client, ClientOptions};
 
 /// Kafka's port on its instance.
 const KAFKA_PORT: u16 = 9092;
@@ -51,7 +51,7 @@ const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(45);
 const POLL: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Args)]
-pub(super) struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// Folder of the resources; change them while it runs
     #[arg(long, default_value = "examples/factory", value_name = "DIR")]
     resources: PathBuf,
@@ -81,8 +81,8 @@ struct Outcome {
 }
 
 impl DemoArgs {
-    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let page = &self.router.router;
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        let page = self.router.url();
         output::note(format_args!(
             "{page}/ shows it all in a browser, some seconds from now"
         ));
@@ -126,7 +126,7 @@ impl DemoArgs {
             name: "ofa-demo".to_owned(),
             ..ClientOptions::default()
         };
-        let client = Client::with_options(&self.router.router, options)?;
+        let client = Client::with_options(self.router.url(), options)?;
         let tally = SharedTally::default();
         // Dropped, and with it the counting ended, before the router is.
         let mut counting = JoinSet::new();
@@ -166,7 +166,7 @@ impl DemoArgs {
     }
 
     fn hints(&self, asset: &str, kafka: &KafkaSettings, resources: &Path) -> Vec<String> {
-        let router = &self.router.router;
+        let router = self.router.url();
         let broker = &kafka.brokers;
         vec![
             format!("{router}/ in a browser: groups, assets, live values"),

@@ -1,7 +1,7 @@
 //! When a command is asked to end.
 
 /// Completes at SIGTERM or Ctrl-C. Where a signal cannot be watched, that one is left alone.
-pub(super) async fn requested() {
+pub(crate) async fn requested() {
     use tokio::signal::unix::{SignalKind, signal};
     let terminated = async {
         match signal(SignalKind::terminate()) {

@@ -13,7 +13,7 @@ use serde_json::value::Map;
 use serde_json::{Value, json};
 
 use super::output;
-use crate::produce::{Producer, event_json, scalar};
+use ofa_client::produce::{Producer, event_json, scalar};
 
 /// How long Kafka may take to confirm everything.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,7 +24,7 @@ const LINGER: Duration = Duration::from_millis(5);
 /// Write one event, or, without ASSET, one for every line of standard input: `ASSET<tab>ID<tab>VALUE`, or
 /// `{"key":"ASSET","value":{"ID":...}}` as in a recording
 #[derive(Debug, Args)]
-pub(super) struct ProduceArgs {
+pub(crate) struct ProduceArgs {
     /// UUID of the asset
     #[arg(requires = "id")]
     asset: Option<AssetUuid>,
@@ -57,7 +57,7 @@ struct RecordLine {
 }
 
 impl ProduceArgs {
-    pub(super) async fn run(self) -> anyhow::Result<()> {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(move || self.run_blocking()).await?
     }
 

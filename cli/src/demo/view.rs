@@ -12,27 +12,27 @@ const HOME: &str = "\x1b[H\x1b[J";
 
 /// Everything of one second.
 #[derive(Debug, Default)]
-pub(super) struct Frame {
-    pub(super) elapsed: Duration,
-    pub(super) events: u64,
+pub(crate) struct Frame {
+    pub(crate) elapsed: Duration,
+    pub(crate) events: u64,
     /// Events of the last second.
-    pub(super) rate: f64,
+    pub(crate) rate: f64,
     /// Events of the last second by shard, as the counting client received them.
-    pub(super) shards: BTreeMap<String, f64>,
+    pub(crate) shards: BTreeMap<String, f64>,
     /// Figures of each forwarder, and its confirmed messages of the last second.
-    pub(super) forwarders: BTreeMap<String, Option<(Forwarder, f64)>>,
-    pub(super) p50_ms: f64,
-    pub(super) p99_ms: f64,
-    pub(super) gaps: u64,
-    pub(super) reconnects: u64,
-    pub(super) asset: String,
-    pub(super) asset_events: VecDeque<String>,
-    pub(super) trouble: Vec<String>,
-    pub(super) hints: Vec<String>,
+    pub(crate) forwarders: BTreeMap<String, Option<(Forwarder, f64)>>,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) gaps: u64,
+    pub(crate) reconnects: u64,
+    pub(crate) asset: String,
+    pub(crate) asset_events: VecDeque<String>,
+    pub(crate) trouble: Vec<String>,
+    pub(crate) hints: Vec<String>,
 }
 
 /// Shows a frame.
-pub(super) fn show(frame: &Frame) -> anyhow::Result<()> {
+pub(crate) fn show(frame: &Frame) -> anyhow::Result<()> {
     let mut out = io::stdout();
     let text = if out.is_terminal() {
         format!("{HOME}{}", page(frame))

@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::latency::Latencies;
-use crate::audit::Received;
-use crate::{Client, Event, Item, SubscribeOptions};
+use ofa_client::audit::Received;
+use ofa_client::{Client, Event, Item, SubscribeOptions};
 
 /// Items that may wait for the counter: seconds at the demo's rate.
 const QUEUE: usize = 65_536;
@@ -22,24 +22,24 @@ const SHARD_POLL: Duration = Duration::from_secs(2);
 
 /// What has been counted.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    pub(super) received: Received,
-    pub(super) by_shard: BTreeMap<String, u64>,
+pub(crate) struct Tally {
+    pub(crate) received: Received,
+    pub(crate) by_shard: BTreeMap<String, u64>,
     /// Of all events.
-    pub(super) latencies: Latencies,
+    pub(crate) latencies: Latencies,
     /// Of the events since the view last looked.
-    pub(super) recent: Latencies,
+    pub(crate) recent: Latencies,
     /// The asset of the first event.
-    pub(super) first_asset: Option<String>,
-    pub(super) gaps: u64,
-    pub(super) reconnects: u64,
+    pub(crate) first_asset: Option<String>,
+    pub(crate) gaps: u64,
+    pub(crate) reconnects: u64,
 }
 
 /// Shared by the counters of all shards and the view.
-pub(super) type SharedTally = Arc<Mutex<Tally>>;
+pub(crate) type SharedTally = Arc<Mutex<Tally>>;
 
 /// Watches all shards, also those that come later. Never returns.
-pub(super) async fn count(client: Client, tally: SharedTally) {
+pub(crate) async fn count(client: Client, tally: SharedTally) {
     let mut watched = HashSet::new();
     let mut counters = JoinSet::new();
     loop {
@@ -93,7 +93,7 @@ async fn count_shard(client: Client, shard: String, tally: SharedTally) {
 }
 
 /// From the record's timestamp in Kafka to the arrival here. Kafka's timestamps have milliseconds.
-pub(super) fn latency_of(event: &Event) -> Option<Duration> {
+pub(crate) fn latency_of(event: &Event) -> Option<Duration> {
     let parsed = event.parsed().ok()?;
     let appended: Timestamp = parsed.attribute(wire::ATTR_KAFKA_TIMESTAMP)?.parse().ok()?;
     let latency = event.received_at.duration_since(appended);

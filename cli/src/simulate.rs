@@ -12,8 +12,8 @@ use ofa_crds::wire;
 use tracing::warn;
 
 use super::{output, stop};
-use crate::produce::{ProduceError, Producer, TopicWanted, ensure_topic};
-use crate::simulator::{self, Factory, Pace, Recording};
+use ofa_client::produce::{ProduceError, Producer, TopicWanted, ensure_topic};
+use ofa_client::simulator::{self, Factory, Pace, Recording};
 
 /// Batches fill within this time; it is part of the latency that clients see.
 const LINGER: Duration = Duration::from_millis(1);
@@ -22,7 +22,7 @@ const LINGER: Duration = Duration::from_millis(1);
 const BROKER_RETRY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
-pub(super) struct SimulateArgs {
+pub(crate) struct SimulateArgs {
     /// Number of machines
     #[arg(long, env = "ASSETS", default_value_t = 1000)]
     assets: usize,
@@ -58,7 +58,7 @@ pub(super) struct SimulateArgs {
 const DEFAULT_RATE: f64 = 5000.0;
 
 impl SimulateArgs {
-    pub(super) async fn run(self) -> anyhow::Result<()> {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
         let factory = self.factory()?;
         let producer = tokio::select! {
             producer = self.connect() => producer?,

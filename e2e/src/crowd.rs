@@ -1,0 +1,213 @@
+//! Many clients of the library, each watching assets of its own. What they receive is noted as it comes, not kept: a
+//! thousand clients at twenty thousand events a second would not fit.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use ofa_client::audit::{Expected, Received};
+use ofa_client::{Client, Item, SubscribeOptions, Subscription};
+use tokio::task::JoinSet;
+
+use crate::load::asset;
+use crate::report::{Counts, Verdict};
+
+/// Events that may wait for a client that does not get the CPU.
+const QUEUE: usize = 1 << 16;
+
+/// Subscriptions that are opened at once.
+const OPENING: usize = 64;
+
+/// For so long after an asset has moved its events are watched for an interruption: longer than a client listens to
+/// the former shard.
+const WATCHED: Duration = Duration::from_secs(5);
+
+/// Clients at work.
+#[derive(Debug)]
+pub struct Crowd {
+    taken: Arc<Mutex<Taken>>,
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    received: Received,
+    counts: Counts,
+    messages: u64,
+    gaps: u64,
+    moves: Moves,
+}
+
+/// Assets that changed their shard, as their clients saw it.
+#[derive(Debug, Default)]
+pub struct Moves {
+    /// Which.
+    pub assets: BTreeSet<String>,
+    /// The longest wait for an event of each of them while it moved, shortest first.
+    pub waits: Vec<Duration>,
+}
+
+impl Moves {
+    /// The wait that a share of `per_mille` thousandths of the assets stays below; nothing without any.
+    #[must_use]
+    pub fn quantile(&self, per_mille: usize) -> Duration {
+        let last = self.waits.len().saturating_sub(1);
+        let index = (self.waits.len() * per_mille).div_ceil(1000);
+        let wait = self.waits.get(index.saturating_sub(1).min(last));
+        wait.copied().unwrap_or_default()
+    }
+}
+
+impl Crowd {
+    /// Lets `clients` clients watch `assets` assets of the load, as many each.
+    ///
+    /// # Errors
+    /// When one cannot subscribe.
+    pub async fn start(router: &str, clients: u64, assets: u64) -> Result<Self> {
+        let all: Vec<Client> = (0..clients)
+            .map(|_| Client::new(router))
+            .collect::<Result<_, _>>()?;
+        let opening = stream::iter(0..assets).map(|number| {
+            let client = &all[usize::try_from(number % clients).unwrap_or(0)];
+            open(client, number)
+        });
+        let opened: Vec<(String, Subscription)> =
+            opening.buffer_unordered(OPENING).try_collect().await?;
+        let taken = Arc::new(Mutex::new(Taken::default()));
+        let mut tasks = JoinSet::new();
+        for (name, subscription) in opened {
+            tasks.spawn(follow(name, subscription, taken.clone()));
+        }
+        Ok(Self {
+            taken,
+            _tasks: tasks,
+        })
+    }
+
+    /// Compares what is expected with what has come so far.
+    #[must_use]
+    pub fn verdict(&self, expected: &Expected) -> Verdict {
+        let taken = lock(&self.taken);
+        let after = expected.compare(&taken.received);
+        Verdict {
+            messages: taken.messages,
+            duplicates_before: after.duplicates,
+            miscounted: taken.counts.wrong(),
+            after,
+        }
+    }
+
+    /// The moves since they were last asked for.
+    #[must_use]
+    pub fn take_moves(&self) -> Moves {
+        let mut moves = std::mem::take(&mut lock(&self.taken).moves);
+        moves.waits.sort_unstable();
+        moves
+    }
+
+    /// Gaps that clients were told of.
+    #[must_use]
+    pub fn gaps(&self) -> u64 {
+        lock(&self.taken).gaps
+    }
+}
+
+async fn open(client: &Client, number: u64) -> Result<(String, Subscription)> {
+    let name = asset(number);
+    let options = SubscribeOptions {
+        queue: QUEUE,
+        stale: true,
+        ..SubscribeOptions::default()
+    };
+    let uuid = name.parse().context("an asset's name")?;
+    let subscription = client.subscribe_with(&uuid, options).await?;
+    Ok((name, subscription))
+}
+
+async fn follow(name: String, mut subscription: Subscription, taken: Arc<Mutex<Taken>>) {
+    let mut wait = Wait::default();
+    while let Some(item) = subscription.next_item().await {
+        let mut taken = lock(&taken);
+        taken.received.note(&name, &item);
+        taken.counts.note(&item);
+        match &item {
+            Item::Event(_) => {
+                taken.messages += 1;
+                taken.moves.waits.extend(wait.event(Instant::now()));
+            }
+            Item::Moved { .. } => {
+                taken.moves.assets.insert(name.clone());
+                wait.moved(Instant::now());
+            }
+            Item::Gap(_) => taken.gaps += 1,
+            Item::Stale(_) | Item::Disconnected { .. } | Item::Reconnected { .. } => {}
+        }
+    }
+}
+
+/// How long an asset's events stay away while it moves.
+#[derive(Debug, Default)]
+struct Wait {
+    last: Option<Instant>,
+    until: Option<Instant>,
+    longest: Duration,
+}
+
+impl Wait {
+    fn moved(&mut self, now: Instant) {
+        self.until = Some(now + WATCHED);
+        self.longest = Duration::ZERO;
+    }
+
+    /// The longest wait, with the first event after the time that is watched.
+    fn event(&mut self, now: Instant) -> Option<Duration> {
+        let waited = self.last.replace(now).map(|last| now - last);
+        let until = self.until?;
+        self.longest = self.longest.max(waited.unwrap_or_default());
+        if now < until {
+            return None;
+        }
+        self.until = None;
+        Some(std::mem::take(&mut self.longest))
+    }
+}
+
+fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
+    taken.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_wait_of_a_move_is_told_when_it_is_over() {
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let mut wait = Wait::default();
+        assert_eq!(wait.event(at(0)), None);
+        assert_eq!(wait.event(at(900)), None, "nothing moves");
+        wait.moved(at(1_000));
+        assert_eq!(wait.event(at(1_150)), None);
+        assert_eq!(wait.event(at(1_200)), None);
+        let over = 1_000 + 5_000;
+        assert_eq!(wait.event(at(over - 100)), None);
+        let longest = Duration::from_millis(over - 100 - 1_200);
+        assert_eq!(wait.event(at(over)), Some(longest));
+        assert_eq!(wait.event(at(over + 9_000)), None);
+    }
+
+    #[test]
+    fn quantiles_are_of_the_assets_that_moved() {
+        assert_eq!(Moves::default().quantile(990), Duration::ZERO);
+        let moves = Moves {
+            waits: (1..=200).map(Duration::from_millis).collect(),
+            ..Moves::default()
+        };
+        assert_eq!(moves.quantile(500), Duration::from_millis(100));
+        assert_eq!(moves.quantile(990), Duration::from_millis(198));
+        assert_eq!(moves.quantile(1000), Duration::from_millis(200));
+    }
+}

@@ -1,0 +1,336 @@
+//! Shards come, go and are replaced under load, while every asset is watched: nobody misses an event.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ofa_crds::ShardMap;
+use ofa_crds::shard_map::Shard;
+use ofa_e2e::crowd::Crowd;
+use ofa_e2e::kafka::Broker;
+use ofa_e2e::load::{Pace, asset};
+use ofa_e2e::operator::{Operator, is_settled};
+use ofa_e2e::router::Router;
+use ofa_e2e::scene::{Scene, say, scenario_with_own_broker_within};
+use ofa_e2e::{process, wait};
+use serde_json::Value;
+
+const SHARD: &str = "
+apiVersion: fanout.openfactory.io/v1alpha1
+kind: NatsShard
+metadata: { name: NAME, namespace: factory, labels: { plant: p } }
+spec: { nodes: 2 }
+";
+
+const POOL: &str = "
+apiVersion: fanout.openfactory.io/v1alpha1
+kind: ForwarderPool
+metadata: { name: pool, namespace: factory }
+spec:
+  kafka: { bootstrapServers: \"BROKER\" }
+  source: { topic: TOPIC }
+  consumerGroup: GROUP
+  shardSelector: { matchLabels: { plant: p } }
+  replicas: 2
+";
+
+/// Virtual nodes of a shard, unless a pool says otherwise.
+const RING_REPLICAS: u32 = 128;
+
+/// Four changes, of which each gives clients half a minute to move.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// One change: nodes start, forwarders are replaced, clients move.
+const CHANGE: Duration = Duration::from_secs(180);
+
+/// What is in Kafka has to arrive within this, on a machine that does much else.
+const ARRIVAL: Duration = Duration::from_secs(60);
+
+/// How many watch how much.
+#[derive(Clone, Copy)]
+struct Size {
+    clients: u64,
+    pace: Pace,
+    /// Whether programs are killed in the midst. A forwarder that is interrupts its partitions until the group has noticed.
+    kills: bool,
+}
+
+struct Play<'a> {
+    scene: &'a Scene,
+    operator: Operator,
+    crowd: Crowd,
+    size: Size,
+}
+
+/// Killed in the midst, or called off, a change comes to its end or back to its beginning.
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_come_and_go_under_load_and_nobody_misses_an_event() {
+    let size = Size {
+        clients: 10,
+        pace: Pace {
+            assets: 200,
+            rate: 1_000,
+        },
+        kills: true,
+    };
+    scenario_with_own_broker_within("resharding", LIMIT, async |scene, broker| {
+        play(scene, &broker, size).await
+    })
+    .await;
+}
+
+/// The figures: `cargo test -p ofa-e2e --test resharding -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement of five minutes that wants the machine for itself"]
+async fn a_thousand_clients_at_twenty_thousand_events_a_second() {
+    let size = Size {
+        clients: 1_000,
+        pace: Pace {
+            assets: 1_000,
+            rate: 20_000,
+        },
+        kills: false,
+    };
+    scenario_with_own_broker_within("resharding-heavy", LIMIT, async |scene, broker| {
+        play(scene, &broker, size).await
+    })
+    .await;
+}
+
+async fn play(scene: &Scene, broker: &Broker, size: Size) -> Result<()> {
+    let mut files: Vec<(String, String)> = ["line-1", "line-2", "line-3"].map(shard).to_vec();
+    files.push(("pool.yaml".to_owned(), pool(scene, broker)));
+    let files: Vec<(&str, String)> = files
+        .iter()
+        .map(|(name, yaml)| (name.as_str(), yaml.clone()))
+        .collect();
+    let operator = Operator::start(scene.folder(), &files)?;
+    operator.wait_settled().await?;
+    let router = Router::of_pool(&broker.address(), "factory.pool", scene.folder()).await?;
+    let crowd = Crowd::start(router.url(), size.clients, size.pace.assets).await?;
+    let load = scene.load(size.pace)?;
+    let mut play = Play {
+        scene,
+        operator,
+        crowd,
+        size,
+    };
+    play.one_more_while_programs_are_killed().await?;
+    play.one_less().await?;
+    play.one_more_is_called_off().await?;
+    play.one_in_the_place_of_another().await?;
+    let written = load.stop()?;
+    play.judge(written).await?;
+    play.operator.stop().await
+}
+
+impl Play<'_> {
+    async fn one_more_while_programs_are_killed(&mut self) -> Result<()> {
+        let began = Instant::now();
+        let (file, yaml) = shard("line-4");
+        self.operator.write(&file, &yaml)?;
+        let said = self.wait_for("Announce").await?;
+        say(&format!("3 -> 4: {said}"));
+        ensure!(said.contains("ranges") && said.contains('%'), "{said}");
+        self.kill_a_forwarder()?;
+        if self.size.kills {
+            self.operator.kill()?;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            self.operator.run()?;
+        }
+        let shards = ["line-1", "line-2", "line-3", "line-4"];
+        self.settled(&shards).await?;
+        self.must_have_moved("3 -> 4", &shards[..3], &shards, began)
+    }
+
+    async fn one_less(&mut self) -> Result<()> {
+        let began = Instant::now();
+        self.operator.remove("line-4.yaml")?;
+        self.wait_for("Announce").await?;
+        let still_there = self.shards()?.contains("line-4");
+        ensure!(still_there, "a shard that has assets was taken away");
+        self.kill_a_forwarder()?;
+        let shards = ["line-1", "line-2", "line-3"];
+        self.settled(&shards).await?;
+        let before = ["line-1", "line-2", "line-3", "line-4"];
+        self.must_have_moved("4 -> 3", &before, &shards, began)
+    }
+
+    async fn one_more_is_called_off(&mut self) -> Result<()> {
+        let began = Instant::now();
+        let (file, yaml) = shard("line-5");
+        self.operator.write(&file, &yaml)?;
+        self.wait_for("").await?;
+        self.operator.kill()?;
+        self.operator.remove(&file)?;
+        self.operator.run()?;
+        self.settled(&["line-1", "line-2", "line-3"]).await?;
+        let moves = self.crowd.take_moves();
+        say(&format!(
+            "3 -> 4, called off: {:.1} s, {} assets moved and came back",
+            began.elapsed().as_secs_f64(),
+            moves.assets.len()
+        ));
+        Ok(())
+    }
+
+    /// Its assets move once, and not first to those that stay.
+    async fn one_in_the_place_of_another(&mut self) -> Result<()> {
+        let began = Instant::now();
+        let (file, yaml) = shard("line-9");
+        self.operator.write(&file, &yaml)?;
+        self.operator.remove("line-2.yaml")?;
+        let (before, after) = (
+            ["line-1", "line-2", "line-3"],
+            ["line-1", "line-3", "line-9"],
+        );
+        self.settled(&after).await?;
+        self.must_have_moved("renamed", &before, &after, began)
+    }
+
+    /// Only the assets have moved whose owner is another on the ring, and all of them.
+    fn must_have_moved(
+        &self,
+        what: &str,
+        before: &[&str],
+        after: &[&str],
+        began: Instant,
+    ) -> Result<()> {
+        let moves = self.crowd.take_moves();
+        let (old, new) = (ring(before)?, ring(after)?);
+        let assets = (0..self.size.pace.assets).map(asset);
+        let differs = |asset: &String| owner(&old, asset) != owner(&new, asset);
+        let expected: BTreeSet<String> = assets.filter(differs).collect();
+        let ms = |per_mille| moves.quantile(per_mille).as_secs_f64() * 1e3;
+        say(&format!(
+            "{what}: {:.1} s, {} of {} assets moved, longest wait for an event of one that has one every {:.0} ms: \
+             p50 {:.0} ms, p99 {:.0} ms, most {:.0} ms",
+            began.elapsed().as_secs_f64(),
+            moves.assets.len(),
+            self.size.pace.assets,
+            1e3 * self.size.pace.assets as f64 / self.size.pace.rate as f64,
+            ms(500),
+            ms(990),
+            ms(1000),
+        ));
+        ensure!(
+            moves.assets == expected,
+            "{what}: the ring moves {expected:?}, clients were moved for {:?}",
+            moves.assets
+        );
+        Ok(())
+    }
+
+    /// Waits until everything was received that Kafka holds, in order and once.
+    async fn judge(&self, written: u64) -> Result<()> {
+        let expected = self.scene.everything_committed().await?;
+        let complete = wait::until("every event to arrive", ARRIVAL, async || {
+            Ok(self.crowd.verdict(&expected).must_be_perfect().is_ok())
+        });
+        let arrived = complete.await;
+        let verdict = self.crowd.verdict(&expected);
+        say(&format!(
+            "resharding: {verdict}, {} gaps announced",
+            self.crowd.gaps()
+        ));
+        ensure!(verdict.after.events == written, "{written} were written");
+        verdict.must_be_perfect()?;
+        arrived
+    }
+
+    /// Waits until the pool says that a change is at this phase.
+    async fn wait_for(&self, phase: &str) -> Result<String> {
+        let what = format!("the change to be at {phase}");
+        wait::for_some(&what, CHANGE, async || {
+            let status = self.operator.status()?;
+            let Some(pool) = object(&status, "ForwarderPool", "pool") else {
+                return Ok(None);
+            };
+            let found = condition(pool, "Reconciling")
+                .filter(|it| it["status"] == "True" && it["reason"] == "Resharding");
+            let said = found.and_then(|it| it["message"].as_str());
+            Ok(said
+                .filter(|it| it.starts_with(phase))
+                .map(ToOwned::to_owned))
+        })
+        .await
+    }
+
+    /// Waits until there are these shards and the pool acts by them.
+    async fn settled(&self, shards: &[&str]) -> Result<()> {
+        let wanted: BTreeSet<String> = shards.iter().map(|&name| name.to_owned()).collect();
+        wait::until("the change to be done", CHANGE, async || {
+            let status = self.operator.status()?;
+            let Some(pool) = object(&status, "ForwarderPool", "pool") else {
+                return Ok(false);
+            };
+            let done = condition(pool, "Reconciling").is_some_and(|it| it["status"] == "False");
+            Ok(done
+                && is_settled(pool)
+                && pool["status"]["shards"] == wanted.len()
+                && names(&status, "NatsShard") == wanted)
+        })
+        .await
+        .with_context(|| format!("{:#}", self.operator.status().unwrap_or_default()["items"]))
+    }
+
+    fn shards(&self) -> Result<BTreeSet<String>> {
+        Ok(names(&self.operator.status()?, "NatsShard"))
+    }
+
+    fn kill_a_forwarder(&self) -> Result<()> {
+        if !self.size.kills {
+            return Ok(());
+        }
+        let processes = self.operator.processes()?;
+        let mut forwarders = processes
+            .iter()
+            .filter(|(name, _)| name.starts_with("pool"));
+        let (_, pid) = forwarders.next().context("no forwarder runs")?;
+        process::kill(pid.parse()?)
+    }
+}
+
+fn shard(name: &str) -> (String, String) {
+    (format!("{name}.yaml"), SHARD.replace("NAME", name))
+}
+
+fn pool(scene: &Scene, broker: &Broker) -> String {
+    POOL.replace("BROKER", &broker.address())
+        .replace("TOPIC", scene.topic())
+        .replace("GROUP", scene.group())
+}
+
+fn object<'a>(status: &'a Value, kind: &str, name: &str) -> Option<&'a Value> {
+    let mut items = status["items"].as_array()?.iter();
+    items.find(|item| item["kind"] == kind && item["metadata"]["name"] == name)
+}
+
+fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    let mut conditions = object["status"]["conditions"].as_array()?.iter();
+    conditions.find(|condition| condition["type"] == kind)
+}
+
+fn names(status: &Value, kind: &str) -> BTreeSet<String> {
+    let items = status["items"].as_array().into_iter().flatten();
+    let named = items.filter(|item| item["kind"] == kind);
+    named
+        .filter_map(|item| item["metadata"]["name"].as_str().map(ToOwned::to_owned))
+        .collect()
+}
+
+fn ring(names: &[&str]) -> Result<ShardMap> {
+    let shards = names.iter().map(|name| {
+        Ok(Shard {
+            name: name.parse()?,
+            urls: vec!["nats://nobody:4222".to_owned()],
+            advertised_urls: Vec::new(),
+        })
+    });
+    let shards = shards.collect::<Result<_>>()?;
+    Ok(ShardMap::from_ring(1, shards, RING_REPLICAS)?)
+}
+
+fn owner<'a>(map: &'a ShardMap, asset: &str) -> &'a str {
+    map.shard_of(asset.as_bytes()).name.as_str()
+}
