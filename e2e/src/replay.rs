@@ -32,8 +32,25 @@ impl Replay {
         shards: &[(String, String)],
         folder: &Path,
     ) -> Result<Self> {
+        Self::begin(broker, topic, of_shards(shards), folder).await
+    }
+
+    /// Starts a service for a topic that follows a pool's shard map, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn of_pool(broker: &str, topic: &str, pool: &str, folder: &Path) -> Result<Self> {
+        let follows = ("FORWARDER_POOL".to_owned(), pool.to_owned());
+        Self::begin(broker, topic, vec![follows], folder).await
+    }
+
+    async fn begin(
+        broker: &str,
+        topic: &str,
+        mut variables: Vec<(String, String)>,
+        folder: &Path,
+    ) -> Result<Self> {
         let address = ports::free()?;
-        let mut variables = of_shards(shards);
         let settings = [
             ("KAFKA_BROKER", broker.to_owned()),
             ("KAFKA_TOPIC", topic.to_owned()),

@@ -54,6 +54,24 @@ impl Router {
         Self::start(variables, folder).await
     }
 
+    /// The same, and clients are told of a replay service.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn of_pool_with_replay(
+        broker: &str,
+        pool: &str,
+        replay: &Replay,
+        folder: &Path,
+    ) -> Result<Self> {
+        let variables = vec![
+            ("KAFKA_BROKER".to_owned(), broker.to_owned()),
+            ("FORWARDER_POOL".to_owned(), pool.to_owned()),
+            ("REPLAY_URL".to_owned(), replay.url()),
+        ];
+        Self::start(variables, folder).await
+    }
+
     async fn start(variables: Vec<(String, String)>, folder: &Path) -> Result<Self> {
         let address = ports::free()?;
         let mut command = tools::own("serving")?;

@@ -10,6 +10,7 @@ use ofa_e2e::crowd::Crowd;
 use ofa_e2e::kafka::Broker;
 use ofa_e2e::load::{Pace, asset};
 use ofa_e2e::operator::{Operator, is_settled};
+use ofa_e2e::replay::Replay;
 use ofa_e2e::router::Router;
 use ofa_e2e::scene::{Scene, say, scenario_with_own_broker_within};
 use ofa_e2e::{process, wait};
@@ -106,7 +107,9 @@ async fn play(scene: &Scene, broker: &Broker, size: Size) -> Result<()> {
         .collect();
     let operator = Operator::start(scene.folder(), &files)?;
     operator.wait_settled().await?;
-    let router = Router::of_pool(&broker.address(), "factory.pool", scene.folder()).await?;
+    let (address, folder) = (broker.address(), scene.folder());
+    let replay = Replay::of_pool(&address, scene.topic(), "factory.pool", folder).await?;
+    let router = Router::of_pool_with_replay(&address, "factory.pool", &replay, folder).await?;
     let crowd = Crowd::start(router.url(), size.clients, size.pace.assets).await?;
     let load = scene.load(size.pace)?;
     let mut play = Play {

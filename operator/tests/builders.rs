@@ -151,7 +151,7 @@ fn the_factory_on_a_swarm_asks_for_nothing_that_a_swarm_cannot_do() {
         ofa_operator::platform::swarm::check(workload).unwrap();
     }
     // What only Kubernetes and processes can do is told.
-    let refused = plain(&example("factory/router.yaml"), "router");
+    let refused = plain(&example("factory/kafka.yaml"), "kafka");
     assert!(ofa_operator::platform::swarm::check(&refused).is_err());
 }
 
