@@ -1,24 +1,18 @@
 //! One pass over all resources, in the order in which they need each other. A bad one never stops the others.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use ofa_crds::api::{Condition, ConditionStatus, ForwarderPool, NatsShard, STALLED};
+use ofa_crds::api::{Condition, ConditionStatus, STALLED};
 use tracing::{error, info, warn};
 
-use crate::controllers::control_plane::{ControlPlane, PoolRef};
-use crate::controllers::forwarder_pool::validate::control_name;
-use crate::controllers::group_plane::GroupPlane;
 use crate::controllers::{
-    Context, Identity, Removal, Settings, asset_group, forwarder_pool, kafka_connection,
-    nats_shard, plain,
+    Backends, Identity, Neighbours, Removal, asset_group, forwarder_pool, nats_shard, plain,
 };
-use crate::engine::ksqldb::KsqlServers;
 use crate::metrics::Metrics;
 use crate::plain::{Plain, Service};
 use crate::platform::local::store::write_json;
-use crate::platform::{DeploymentPlatform, Owner, PlatformError, WorkloadId, WorkloadState};
+use crate::platform::{Owner, PlatformError, WorkloadId, WorkloadState};
 use crate::resources::{Kind, Manifest, ObjectKey, Snapshot, Store};
 
 /// File with the instances of all workloads.
@@ -28,18 +22,8 @@ pub const INSTANCES_FILE: &str = "instances.json";
 pub struct Reconciler {
     /// State directory.
     pub state: PathBuf,
-    /// Where workloads run.
-    pub platform: Arc<dyn DeploymentPlatform>,
-    /// Kafka.
-    pub control: Arc<dyn ControlPlane>,
-    /// Kafka, as far as groups need it.
-    pub groups: Arc<dyn GroupPlane>,
-    /// The ksqlDB servers.
-    pub ksqldb: KsqlServers,
-    /// What the operator was started with.
-    pub settings: Settings,
-    /// For questions to NATS nodes.
-    pub http: reqwest::Client,
+    /// What is reached out to.
+    pub backends: Backends,
     /// The objects in force.
     pub store: Store,
     /// What is measured.
@@ -84,10 +68,8 @@ impl Reconciler {
 
     async fn reconcile_one(&mut self, mut object: Manifest) -> std::io::Result<()> {
         let before = object.conditions().to_vec();
-        let pools = self.pools().await;
-        let shards = self.shards();
-        let files = self.kafka_files();
-        let context = self.context(&shards, &pools, &files);
+        let neighbours = self.neighbours().await;
+        let context = self.backends.context(&neighbours, false);
         match &mut object {
             Manifest::Service(_) => return Ok(()),
             Manifest::StatefulSet(set) => {
@@ -117,31 +99,6 @@ impl Reconciler {
         self.store.set_status(object)
     }
 
-    /// Directory for the files with which the operator itself reaches Kafka.
-    fn kafka_files(&self) -> PathBuf {
-        self.state.join("kafka")
-    }
-
-    fn context<'a>(
-        &'a self,
-        shards: &'a [NatsShard],
-        pools: &'a [PoolRef],
-        kafka_files: &'a Path,
-    ) -> Context<'a> {
-        Context {
-            platform: self.platform.as_ref(),
-            control: self.control.as_ref(),
-            groups: self.groups.as_ref(),
-            ksqldb: &self.ksqldb,
-            kafka_files,
-            settings: &self.settings,
-            http: &self.http,
-            shards,
-            scales: false,
-            pools,
-        }
-    }
-
     fn services_of(&self, namespace: Option<&str>) -> Vec<&Service> {
         let services = self
             .store
@@ -158,46 +115,20 @@ impl Reconciler {
             .collect()
     }
 
-    fn shards(&self) -> Vec<NatsShard> {
-        let shards = self
-            .store
-            .of_kind(Kind::NatsShard)
-            .filter_map(|object| match object {
-                Manifest::NatsShard(shard) => Some(shard.as_ref().clone()),
-                _ => None,
-            });
-        shards.collect()
-    }
-
-    /// All pools with the Kafka each names; one whose secrets are missing is left out and says so itself.
-    async fn pools(&self) -> Vec<PoolRef> {
+    async fn neighbours(&self) -> Neighbours {
+        let mut neighbours = Neighbours::default();
         let mut pools = Vec::new();
-        for object in self.store.of_kind(Kind::ForwarderPool) {
-            if let Manifest::ForwarderPool(pool) = object
-                && let Ok(pool) = self.pool_ref(pool).await
-            {
-                pools.push(pool);
+        let kinds = [Kind::NatsShard, Kind::ForwarderPool, Kind::AssetGroup];
+        for object in kinds.iter().flat_map(|kind| self.store.of_kind(*kind)) {
+            match object {
+                Manifest::NatsShard(shard) => neighbours.shards.push(shard.as_ref().clone()),
+                Manifest::ForwarderPool(pool) => pools.push(pool.as_ref()),
+                Manifest::AssetGroup(group) => neighbours.asset_groups.push(group.as_ref().clone()),
+                Manifest::Service(_) | Manifest::StatefulSet(_) | Manifest::Deployment(_) => {}
             }
         }
-        pools
-    }
-
-    async fn pool_ref(&self, pool: &ForwarderPool) -> Result<PoolRef, PlatformError> {
-        let identity = Identity::of(&pool.metadata);
-        let directory = self.kafka_files();
-        let kafka = kafka_connection::for_operator(
-            &pool.spec.kafka,
-            &self.settings.kafka,
-            &identity.namespace,
-            self.platform.as_ref(),
-            &directory,
-        );
-        Ok(PoolRef {
-            kafka: kafka.await?,
-            name: control_name(&identity),
-            deleted: pool.metadata.deletion_timestamp.is_some(),
-            namespace: identity.namespace,
-        })
+        neighbours.pools = self.backends.pool_refs(pools).await;
+        neighbours
     }
 
     /// Removes a deleted object, what used others first.
@@ -208,10 +139,8 @@ impl Reconciler {
         if object.meta().deletion_timestamp.is_none() {
             return;
         }
-        let pools = self.pools().await;
-        let shards = self.shards();
-        let files = self.kafka_files();
-        let context = self.context(&shards, &pools, &files);
+        let neighbours = self.neighbours().await;
+        let context = self.backends.context(&neighbours, false);
         let removal = match &object {
             Manifest::Service(_) => Ok(Removal::Done),
             Manifest::AssetGroup(group) => asset_group::finalize(group, &context).await,
@@ -245,7 +174,7 @@ impl Reconciler {
 
     async fn remove_workload(&self, key: &ObjectKey) -> Result<Removal, PlatformError> {
         let id = WorkloadId::new(key.namespace.as_str(), key.name.as_str());
-        let gone = self.platform.remove(&id).await?;
+        let gone = self.backends.platform.remove(&id).await?;
         Ok(if gone {
             Removal::Done
         } else {
@@ -273,7 +202,7 @@ impl Reconciler {
         for workload in self.list().await {
             if !owners.contains(&workload.owner) {
                 info!(workload = %workload.id, "belongs to nothing any more and is removed");
-                if let Err(error) = self.platform.remove(&workload.id).await {
+                if let Err(error) = self.backends.platform.remove(&workload.id).await {
                     warn!(workload = %workload.id, %error, "cannot be removed");
                 }
             }
@@ -293,7 +222,7 @@ impl Reconciler {
     }
 
     async fn list(&self) -> Vec<WorkloadState> {
-        self.platform.list().await.unwrap_or_else(|error| {
+        self.backends.platform.list().await.unwrap_or_else(|error| {
             warn!(%error, "the platform cannot be asked");
             Vec::new()
         })

@@ -1,7 +1,7 @@
 //! The shell around the reconcilers that a folder of YAML feeds.
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{PlatformKind, RunArgs};
-use crate::controllers::Settings;
 use crate::controllers::control_plane::KafkaControlPlane;
+use crate::controllers::{Backends, Settings};
 use crate::engine::ksqldb::KsqlServers;
 use crate::http;
 use crate::kube::lease::Timing;
@@ -110,24 +110,12 @@ async fn run_kubernetes(
     let client = kube::connect().await?;
     let identity = args.kubernetes.identity();
     let namespaces = args.kubernetes.namespaces.clone();
-    let control = Arc::new(KafkaControlPlane::new(&args.control_topic));
+    let platform = Arc::new(KubernetesPlatform::new(client.clone(), namespaces));
     let shell = Arc::new(Shell {
-        platform: Arc::new(KubernetesPlatform::new(client.clone(), namespaces)),
-        groups: control.clone(),
-        control,
-        ksqldb: KsqlServers::new(args.ksqldb.max_queries),
-        settings: Settings {
-            kafka: args.kafka,
-            control_topic: args.control_topic,
-            forwarder_image: args.forwarder_image,
-            serving_image: args.serving_image,
-            ksqldb: args.ksqldb,
-        },
-        http: reqwest::Client::new(),
-        state: args.state.state_dir,
         recorder: kube::recorder(client.clone(), &identity),
         metrics,
         client,
+        backends: backends(&args, platform, &args.state.state_dir),
     });
     kube::run(shell, &args.kubernetes, &identity, Timing::default(), stop).await;
     Ok(())
@@ -185,26 +173,34 @@ fn reconciler(
     state: PathBuf,
 ) -> Result<Reconciler, RunError> {
     let store = Store::open(&state).map_err(RunError::State)?;
-    let control = Arc::new(KafkaControlPlane::new(&args.control_topic));
+    let backends = backends(&args, platform, &state);
     info!(folder = %args.resources.unwrap_or_default().display(), state = %state.display(), "begins");
     Ok(Reconciler {
         state,
+        backends,
+        store,
+        metrics,
+        written: None,
+    })
+}
+
+fn backends(args: &RunArgs, platform: Arc<dyn DeploymentPlatform>, state: &Path) -> Backends {
+    let control = Arc::new(KafkaControlPlane::new(&args.control_topic));
+    Backends {
         platform,
         groups: control.clone(),
         control,
         ksqldb: KsqlServers::new(args.ksqldb.max_queries),
         settings: Settings {
-            kafka: args.kafka,
-            control_topic: args.control_topic,
-            forwarder_image: args.forwarder_image,
-            serving_image: args.serving_image,
-            ksqldb: args.ksqldb,
+            kafka: args.kafka.clone(),
+            control_topic: args.control_topic.clone(),
+            forwarder_image: args.forwarder_image.clone(),
+            serving_image: args.serving_image.clone(),
+            ksqldb: args.ksqldb.clone(),
         },
         http: reqwest::Client::new(),
-        store,
-        metrics,
-        written: None,
-    })
+        kafka_files: state.join("kafka"),
+    }
 }
 
 async fn watch_and_reconcile(
@@ -213,9 +209,9 @@ async fn watch_and_reconcile(
     mut kept: Option<KeptState>,
     stop: &CancellationToken,
 ) {
-    let mut changes = reconciler.platform.watch();
-    let mut news = reconciler.control.watch();
-    let mut streams = reconciler.ksqldb.watch();
+    let mut changes = reconciler.backends.platform.watch();
+    let mut news = reconciler.backends.control.watch();
+    let mut streams = reconciler.backends.ksqldb.watch();
     let mut resync = tokio::time::interval(RESYNC_EVERY);
     let mut look = tokio::time::interval(LOOK_EVERY);
     let mut loaded = false;

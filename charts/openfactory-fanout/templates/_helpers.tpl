@@ -69,6 +69,69 @@ podAntiAffinity:
             {{- include "fanout.selector" . | nindent 12 }}
 {{- end }}
 
+{{/* Where pods lie, and with which image secrets; call with (list $ values). */}}
+{{- define "fanout.scheduling" -}}
+{{- $root := index . 0 -}}
+{{- $values := index . 1 -}}
+{{- $all := dict -}}
+{{- with $root.Values.imagePullSecrets }}{{ $_ := set $all "imagePullSecrets" . }}{{ end -}}
+{{- with $values.priorityClassName }}{{ $_ := set $all "priorityClassName" . }}{{ end -}}
+{{- with $values.nodeSelector }}{{ $_ := set $all "nodeSelector" . }}{{ end -}}
+{{- with $values.tolerations }}{{ $_ := set $all "tolerations" . }}{{ end -}}
+{{- if $all }}{{ toYaml $all }}{{ end }}
+{{- end }}
+
+{{/* How Kafka is reached. */}}
+{{- define "fanout.kafkaEnv" -}}
+{{- $kafka := .Values.kafka -}}
+- name: KAFKA_BROKER
+  value: {{ $kafka.bootstrapServers | quote }}
+{{- if or $kafka.tls.enabled $kafka.sasl.secretName }}
+- name: KAFKA_SECURITY_PROTOCOL
+  value: {{ ternary (ternary "SASL_SSL" "SSL" (ne $kafka.sasl.secretName "")) "SASL_PLAINTEXT" $kafka.tls.enabled }}
+{{- end }}
+{{- if and $kafka.tls.enabled $kafka.tls.secretName }}
+- name: KAFKA_SSL_CA_FILE
+  value: /etc/ofa/kafka/tls/ca.crt
+{{- if $kafka.tls.clientCertificate }}
+- name: KAFKA_SSL_CERT_FILE
+  value: /etc/ofa/kafka/tls/tls.crt
+- name: KAFKA_SSL_KEY_FILE
+  value: /etc/ofa/kafka/tls/tls.key
+{{- end }}
+{{- end }}
+{{- with $kafka.sasl }}
+{{- if .secretName }}
+- name: KAFKA_SASL_MECHANISM
+  value: {{ .mechanism }}
+- name: KAFKA_SASL_USERNAME
+  valueFrom: {secretKeyRef: {name: {{ .secretName }}, key: username}}
+- name: KAFKA_SASL_PASSWORD_FILE
+  value: /etc/ofa/kafka/sasl/password
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "fanout.kafkaMounts" -}}
+{{- if and .Values.kafka.tls.enabled .Values.kafka.tls.secretName -}}
+- {name: kafka-tls, mountPath: /etc/ofa/kafka/tls, readOnly: true}
+{{- end }}
+{{- if .Values.kafka.sasl.secretName }}
+- {name: kafka-sasl, mountPath: /etc/ofa/kafka/sasl, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "fanout.kafkaVolumes" -}}
+{{- if and .Values.kafka.tls.enabled .Values.kafka.tls.secretName -}}
+- name: kafka-tls
+  secret: {secretName: {{ .Values.kafka.tls.secretName }}, defaultMode: 0440}
+{{- end }}
+{{- if .Values.kafka.sasl.secretName }}
+- name: kafka-sasl
+  secret: {secretName: {{ .Values.kafka.sasl.secretName }}, defaultMode: 0440}
+{{- end }}
+{{- end }}
+
 {{/* What the operator does in the namespaces it works in. */}}
 {{- define "fanout.rules" -}}
 - apiGroups: [fanout.openfactory.io]
@@ -82,17 +145,13 @@ podAntiAffinity:
   # autoscaling
   resources: [forwarderpools/scale]
   verbs: [patch]
-- apiGroups: [fanout.openfactory.io]
-  # owner references that block an owner's deletion
-  resources: [natsshards/finalizers, forwarderpools/finalizers, assetgroups/finalizers]
-  verbs: [update]
 - apiGroups: [""]
-  resources: [configmaps, secrets, services, serviceaccounts]
+  resources: [secrets, services, serviceaccounts]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   # delete: one node at a time is replaced through the gate
   resources: [pods]
-  verbs: [get, list, watch, delete]
+  verbs: [list, watch, delete]
 - apiGroups: [apps]
   resources: [statefulsets, deployments]
   verbs: [get, list, watch, create, patch, delete]

@@ -1,6 +1,7 @@
 //! The reconcilers: one folder a kind, one file a step. They know no platform, only the trait.
 
 pub mod asset_group;
+pub mod backends;
 pub mod conditions;
 pub mod control_plane;
 pub mod forwarder_pool;
@@ -16,12 +17,13 @@ use std::path::Path;
 
 use clap::Args;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use ofa_crds::api::{NatsShard, PAUSED_ANNOTATION, ROLL_OUT_ANNOTATION};
+use ofa_crds::api::{AssetGroup, NatsShard, PAUSED_ANNOTATION, ROLL_OUT_ANNOTATION};
 use ofa_crds::kafka::KafkaSettings;
 
 use crate::digest::digest;
 use crate::engine::ksqldb::KsqlServers;
 use crate::platform::{DeploymentPlatform, Owner};
+pub use backends::{Backends, Neighbours};
 use control_plane::ControlPlane;
 use group_plane::GroupPlane;
 
@@ -47,6 +49,8 @@ pub struct Context<'a> {
     pub scales: bool,
     /// `<namespace>.<name>` of all pools that exist, and how each reaches Kafka.
     pub pools: &'a [control_plane::PoolRef],
+    /// All groups, with their status.
+    pub asset_groups: &'a [AssetGroup],
 }
 
 /// Settings that hold for all resources.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _, future};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
@@ -53,6 +53,7 @@ pub async fn run(shell: Arc<Shell>, namespace: Option<&str>, stop: &Cancellation
         known: Known {
             shards: shards.store(),
             pools: pools.store(),
+            groups: groups.store(),
         },
         shell: shell.clone(),
     });
@@ -89,10 +90,6 @@ fn children<K: Kind>(
         .owns(api::<Deployment>(client, namespace), ours())
         .owns(api::<Service>(client, namespace), ours())
         .owns(api::<PodDisruptionBudget>(client, namespace), ours())
-        .owns(
-            api::<PartialObjectMeta<ConfigMap>>(client, namespace),
-            ours(),
-        )
         .owns(
             api::<PartialObjectMeta<ServiceAccount>>(client, namespace),
             ours(),
@@ -145,14 +142,14 @@ fn same_namespace<K: Kind>(
 
 /// Something new stands on a control topic, or a lag has changed.
 fn news_of_kafka(shell: &Shell) -> impl Stream<Item = ()> + Send + 'static {
-    futures::stream::unfold(shell.control.watch(), |mut news| async {
+    futures::stream::unfold(shell.backends.control.watch(), |mut news| async {
         news.changed().await.ok().map(|()| ((), news))
     })
 }
 
 /// A ksqlDB server has something new to tell.
 fn news_of_ksqldb(shell: &Shell) -> impl Stream<Item = ()> + Send + 'static {
-    futures::stream::unfold(shell.ksqldb.watch(), |mut news| async {
+    futures::stream::unfold(shell.backends.ksqldb.watch(), |mut news| async {
         news.changed().await.ok().map(|()| ((), news))
     })
 }

@@ -3,8 +3,11 @@
 pub mod controllers;
 pub mod kind;
 pub mod lease;
+mod pace;
 mod pending;
 pub mod shell;
+mod tell;
+mod write;
 
 use std::sync::Arc;
 
@@ -137,7 +140,7 @@ async fn take_turns(
             }
         };
         shell.metrics.leads(false);
-        shell.ksqldb.release_all();
+        shell.backends.ksqldb.release_all();
         if stopped {
             lock.release().await;
             return;

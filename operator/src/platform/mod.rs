@@ -198,6 +198,20 @@ pub trait DeploymentPlatform: Send + Sync {
     /// When the platform cannot be asked.
     async fn list(&self) -> Result<Vec<WorkloadState>, PlatformError>;
 
+    /// The workloads that run for one resource of a namespace, in the order of their ids.
+    ///
+    /// # Errors
+    /// When the platform cannot be asked.
+    async fn owned(
+        &self,
+        namespace: &str,
+        owner: &Owner,
+    ) -> Result<Vec<WorkloadId>, PlatformError> {
+        let mut all = self.list().await?;
+        all.retain(|state| state.owner == *owner && state.id.namespace == namespace);
+        Ok(all.into_iter().map(|state| state.id).collect())
+    }
+
     /// One workload; `None` when there is none of that id.
     ///
     /// # Errors
@@ -210,7 +224,7 @@ pub trait DeploymentPlatform: Send + Sync {
     /// `NotFound` when there is no such instance.
     async fn restart(&self, id: &WorkloadId, ordinal: u16) -> Result<(), PlatformError>;
 
-    /// A number that changes whenever anything here changes.
+    /// A number that changes whenever anything here changes, unless those who reconcile hear of changes otherwise.
     fn watch(&self) -> watch::Receiver<u64>;
 
     /// The stable name or address under which the other instances reach one of a stateful workload,

@@ -1,56 +1,57 @@
-//! The chart: what it refuses, what it installs and leaves behind, and that the operator's rights are enough.
+//! The chart as helm renders it: what it refuses, and what each of its values changes.
 
+use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DeleteParams, ListParams};
-use ofa_crds::api::NatsShard;
-use serde_json::json;
+use crate::changes::changed_lines;
+use crate::cluster::program;
 
-use crate::cluster::{client, done, eventually, impersonated, kubeconfig, namespace, program};
-use crate::kafka::Kafka;
-use crate::nodes::Nodes;
-use crate::operator::Operator;
-use crate::shard;
-
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/openfactory-fanout");
+pub(crate) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/openfactory-fanout");
 
 fn helm(arguments: &[&str]) -> Output {
-    let mut helm = Command::new(program("helm"));
-    helm.args(arguments)
-        .env("KUBECONFIG", kubeconfig())
+    Command::new(program("helm"))
+        .args(arguments)
         .output()
         .unwrap()
 }
 
-fn stdout(output: Output) -> String {
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+fn template(values: &[&str]) -> Output {
+    let mut arguments = vec!["template", "fan", CHART, "--kube-version", "1.33.0"];
+    arguments.extend(["--namespace", "plant", "--set", "crds.install=false"]);
+    for value in values {
+        arguments.extend(["--set", value]);
+    }
+    helm(&arguments)
+}
+
+fn rendered(values: &[&str]) -> String {
+    let output = template(values);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{values:?}: {error}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
 fn values_that_the_chart_does_not_know_are_refused() {
-    stdout(helm(&["lint", "--strict", CHART]));
+    let linted = helm(&["lint", "--strict", CHART]);
+    assert!(linted.status.success());
     for (value, word) in [
         ("operator.replica=3", "replica"),
         ("operator.replicas=0", "replicas"),
         ("operator.image.digest=latest", "digest"),
         ("namespaces={Upper}", "namespaces"),
+        ("router.image.tag=1", "image"),
+        ("replay.payload=Xml", "payload"),
+        ("replay.memoryMiB=0", "memoryMiB"),
+        ("ksqldb.url=ksqldb:8088", "url"),
+        ("kafka.sasl.mechanism=GSSAPI", "mechanism"),
+        ("router.limits.connections=0", "connections"),
+        (
+            "router.groups.redirect=true,router.auth.jwksUrl=http://keys",
+            "not both",
+        ),
     ] {
-        let refused = helm(&[
-            "template",
-            "r",
-            CHART,
-            "--kube-version",
-            "1.33.0",
-            "--set",
-            value,
-        ]);
+        let refused = template(&[value]);
         let error = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(
             !refused.status.success() && error.contains(word),
@@ -60,103 +61,165 @@ fn values_that_the_chart_does_not_know_are_refused() {
 }
 
 #[test]
-fn everything_the_chart_may_hold() {
-    let mut arguments = vec![
-        "template",
-        "fan",
-        CHART,
-        "--kube-version",
-        "1.33.0",
-        "--namespace",
-        "plant",
-    ];
-    for value in [
-        "crds.install=false",
-        "namespaces={line-a,line-b}",
-        "operator.image.digest=sha256:0000000000000000000000000000000000000000000000000000000000000000",
-        "operator.extraArgs={--no-leader-election}",
-        "operator.podLabels.team=plant",
-        "commonLabels.site=one",
-        "monitoring.serviceMonitor=true",
-        "monitoring.prometheusRule=true",
-        "monitoring.dashboard=true",
-    ] {
-        arguments.extend(["--set", value]);
-    }
-    insta::assert_snapshot!(stdout(helm(&arguments)));
+fn everything_the_chart_holds_unasked() {
+    insta::assert_snapshot!(rendered(&[]));
 }
 
-#[tokio::test]
-async fn an_operator_has_the_rights_it_needs_and_an_uninstall_keeps_the_resources() {
-    let client = client();
-    let namespace = namespace(&client).await;
-    let values = format!("namespaces={{{namespace}}}");
-    let release = |verb: &str| {
-        stdout(helm(&[
-            verb,
-            "fan",
-            CHART,
-            "-n",
-            &namespace,
-            "--take-ownership",
-            "--set",
-            &values,
-            "--wait",
-            "--timeout",
-            "90s",
-        ]))
+/// The lines of each document, by its kind and name.
+fn documents(text: &str) -> BTreeMap<String, Vec<String>> {
+    let document = |text: &str| {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let lines: Vec<String> = lines.map(str::to_owned).collect();
+        let value = |key: &str| {
+            let mut found = lines.iter().filter_map(|line| line.strip_prefix(key));
+            found.next().unwrap_or_default().to_owned()
+        };
+        let name = format!("{} {}", value("kind: "), value("  name: "));
+        (name + &value("  namespace: "), lines)
     };
-    release("install");
-    release("upgrade");
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
-    assert_eq!(
-        deployments
-            .list(&ListParams::default())
-            .await
-            .unwrap()
-            .items
-            .len(),
-        2
+    let all = text.split("\n---\n").filter(|text| text.contains("kind:"));
+    all.map(document).collect()
+}
+
+/// What a value changes, object by object.
+fn change(unasked: &BTreeMap<String, Vec<String>>, value: &str) -> String {
+    let asked = documents(&rendered(&[value]));
+    let none = Vec::new();
+    let names: std::collections::BTreeSet<&String> = unasked.keys().chain(asked.keys()).collect();
+    let mut told = format!("# {value}\n");
+    for name in names {
+        let (before, after) = (unasked.get(name), asked.get(name));
+        match (before, after) {
+            (Some(_), None) => told.push_str(&format!("{name}: is not there\n")),
+            _ => {
+                let lines = changed_lines(before.unwrap_or(&none), after.unwrap_or(&none));
+                if !lines.is_empty() {
+                    told.push_str(&format!("{name}:\n{}\n", lines.join("\n")));
+                }
+            }
+        }
+    }
+    assert!(told.lines().count() > 1, "{value} changes nothing");
+    told
+}
+
+const DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+
+#[test]
+fn what_each_value_changes() {
+    let image = |name: &str| {
+        let of = |key: &str, value: &str| format!("{name}.image.{key}={value}");
+        [
+            of("repository", "registry.example/x"),
+            of("tag", "1.2.3"),
+            of("digest", DIGEST),
+        ]
+    };
+    let program = |name: &str| {
+        [
+            "replicas=4",
+            "logLevel=debug",
+            "resources.limits.memory=1Gi",
+            "extraArgs={--an-argument}",
+            "extraEnv[0].name=A,{}.extraEnv[0].value=b",
+            "podLabels.team=plant",
+            "podAnnotations.note=x",
+            "nodeSelector.disk=ssd",
+            "tolerations[0].key=plant,{}.tolerations[0].operator=Exists",
+            "priorityClassName=high",
+        ]
+        .map(|value| format!("{name}.{}", value.replace("{}", name)))
+    };
+    let http = |name: &str| {
+        [
+            "enabled=false",
+            "forwarderPool=plant.forwarders",
+            "service.type=LoadBalancer,{}.service.port=80",
+        ]
+        .map(|value| format!("{name}.{}", value.replace("{}", name)))
+    };
+    let others = [
+        "kafka.bootstrapServers=k1:9093",
+        "kafka.tls.enabled=true",
+        "kafka.tls.enabled=true,kafka.tls.secretName=kafka-tls,kafka.tls.clientCertificate=true",
+        "kafka.sasl.secretName=kafka-user,kafka.sasl.mechanism=PLAIN",
+        "kafka.tls.enabled=true,kafka.sasl.secretName=kafka-user",
+        "shardMapTopic=other",
+        "namespaces={line-a,line-b}",
+        "imagePullSecrets[0].name=registry",
+        "commonLabels.site=one",
+        "operator.image.pullPolicy=Always",
+        "serving.image.pullPolicy=Always",
+        "ksqldb.url=http://ksqldb:8088",
+        "ksqldb.assetsStream=a,ksqldb.unsMapTable=b,ksqldb.maxQueries=5,ksqldb.graceSeconds=0",
+        "router.replayUrl=https://replay.example",
+        "router.groups.level=line,router.groups.unsMapTopic=map",
+        "router.groups.redirect=true",
+        "router.auth.jwksUrl=https://keys.example",
+        "router.auth.jwksUrl=https://k,router.auth.issuer=i,router.auth.audience=a,router.auth.groupsClaim=g",
+        "router.limits.connections=10,router.limits.requestsPerSecond=20",
+        "replay.topic=events,replay.payload=Verbatim,replay.memoryMiB=64",
+        "networkPolicy.enabled=false",
+        "monitoring.serviceMonitor=true,monitoring.labels.release=prometheus",
+        "monitoring.prometheusRule=true,monitoring.runbooks=https://runbooks.example",
+        "test.image=registry.example/busybox:1",
+    ];
+    let mut values: Vec<String> = others.map(str::to_owned).into();
+    values.extend(
+        ["operator", "forwarder", "serving"]
+            .into_iter()
+            .flat_map(image),
     );
+    values.extend(
+        ["operator", "router", "replay"]
+            .into_iter()
+            .flat_map(program),
+    );
+    values.extend(["router", "replay"].into_iter().flat_map(http));
+    let unasked = documents(&rendered(&[]));
+    let changes: Vec<String> = values.iter().map(|value| change(&unasked, value)).collect();
+    insta::assert_snapshot!(changes.join("\n"));
+}
 
-    // With the rights of the chart's account in this one namespace, and no others.
-    let account = format!("system:serviceaccount:{namespace}:fan-openfactory-fanout-operator");
-    let limited = impersonated(&account);
-    let _nodes = Nodes::answer(&client, &namespace);
-    let operator = Operator::start(&limited, &namespace, &Kafka::new(&client));
-    shard::create(&client, &namespace, "line", json!({"nodes": 2})).await;
-    shard::settled(&client, &namespace, "line").await;
-    shard::change(
-        &client,
-        &namespace,
-        "line",
-        json!({"config": {"maxConnections": 1000}}),
-    )
-    .await;
-    shard::settled(&client, &namespace, "line").await;
+#[test]
+fn everything_is_called_as_asked() {
+    for (value, name) in [
+        ("nameOverride=other", "fan-other"),
+        ("fullnameOverride=mine", "mine"),
+    ] {
+        let all = documents(&rendered(&[value]));
+        let called = |key: &String| key.split(' ').nth(1).is_some_and(|n| n.starts_with(name));
+        assert!(all.keys().all(called), "{value}: {:?}", all.keys());
+    }
+}
 
-    stdout(helm(&["uninstall", "fan", "-n", &namespace, "--wait"]));
-    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    crds.get("natsshards.fanout.openfactory.io").await.unwrap();
-    let shards: Api<NatsShard> = Api::namespaced(client.clone(), &namespace);
-    shards.get("line").await.unwrap();
-    operator.stop().await;
-
-    // Without the operator nobody lets go of it.
-    let operator = Operator::start(&client, &namespace, &Kafka::new(&client));
-    shards
-        .delete("line", &DeleteParams::default())
-        .await
+#[test]
+fn the_dashboard_comes_as_it_is() {
+    let with = documents(&rendered(&["monitoring.dashboard=true"]));
+    let (_, lines) = with
+        .iter()
+        .find(|(name, _)| name.contains("dashboard"))
         .unwrap();
-    eventually("gone", || async {
-        shards
-            .get_opt("line")
-            .await
-            .unwrap()
-            .is_none()
-            .then_some(())
-    })
-    .await;
-    operator.stop().await;
-    done(&client, &namespace).await;
+    let inside = lines.iter().skip_while(|line| !line.contains("json: |-"));
+    let json: String = inside.skip(1).map(|line| format!("{line}\n")).collect();
+    let dashboard: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(dashboard["panels"].is_array());
+}
+
+#[test]
+fn the_rights_are_the_same_in_one_namespace_and_in_all() {
+    let rules = |text: String| {
+        let all = documents(&text).into_iter();
+        let mut roles = all.filter(|(name, _)| {
+            let wide = name.starts_with("ClusterRole fan-");
+            wide || (name.starts_with("Role ") && !name.contains("-lease"))
+        });
+        let (_, lines) = roles.next().unwrap();
+        let rules = lines.into_iter().skip_while(|line| line != "rules:");
+        rules.collect::<Vec<String>>()
+    };
+    assert_eq!(
+        rules(rendered(&[])),
+        rules(rendered(&["namespaces={line-a}"]))
+    );
 }

@@ -17,7 +17,7 @@ use kube::{Client, Config, ResourceExt as _};
 use ofa_operator::platform::kubernetes::objects;
 use serde_json::json;
 
-use crate::operator::Meter;
+use crate::meter::Meter;
 
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -114,13 +114,6 @@ pub(crate) fn kubeconfig() -> &'static str {
     &running().kubeconfig
 }
 
-/// A client with the rights of another user.
-pub(crate) fn impersonated(user: &str) -> Client {
-    let mut config = running().config.clone();
-    config.auth_info.impersonate = Some(user.to_owned());
-    Client::try_from(config).unwrap()
-}
-
 /// A client of the shared cluster.
 pub(crate) fn client() -> Client {
     Client::try_from(running().config.clone()).unwrap()
@@ -128,7 +121,17 @@ pub(crate) fn client() -> Client {
 
 /// A client whose requests are counted, and which can be made to fail.
 pub(crate) fn metered(meter: &Meter) -> Client {
-    let config = running().config.clone();
+    layered(running().config.clone(), meter)
+}
+
+/// The same with the rights of another user.
+pub(crate) fn metered_as(user: &str, meter: &Meter) -> Client {
+    let mut config = running().config.clone();
+    config.auth_info.impersonate = Some(user.to_owned());
+    layered(config, meter)
+}
+
+fn layered(config: Config, meter: &Meter) -> Client {
     ClientBuilder::try_from(config)
         .unwrap()
         .with_layer(meter)

@@ -61,3 +61,48 @@ async fn a_shard_goes_only_when_no_map_gives_it_assets_any_more() {
     operator.stop().await;
     done(&client, &namespace).await;
 }
+
+/// As Argo CD deletes, and `kubectl delete --cascade=foreground`: Kubernetes then takes away first what belongs to a
+/// resource, where it is told that this holds up the deletion.
+#[tokio::test]
+async fn a_shard_that_still_owns_assets_keeps_its_nodes_whichever_way_it_is_deleted() {
+    let client = client();
+    let namespace = namespace(&client).await;
+    let _nodes = Nodes::answer(&client, &namespace);
+    let operator = Operator::start(&client, &namespace, &Kafka::new(&client));
+    shard::create(&client, &namespace, "line", json!({"nodes": 2})).await;
+    pool::create(&client, &namespace, "pool", json!({})).await;
+    pool::settled(&client, &namespace, "pool").await;
+    let before = shard::pods(&client, &namespace).await;
+
+    let shards: Api<NatsShard> = Api::namespaced(client.clone(), &namespace);
+    let foreground = DeleteParams::foreground();
+    shards.delete("line", &foreground).await.unwrap();
+    eventually("Kubernetes has done its part", || async {
+        let finalizers = shards.get("line").await.unwrap().metadata.finalizers;
+        let waits = finalizers
+            .unwrap()
+            .contains(&"foregroundDeletion".to_owned());
+        (!waits).then_some(())
+    })
+    .await;
+    let uids = |pods: Vec<k8s_openapi::api::core::v1::Pod>| -> Vec<_> {
+        let nodes = pods.into_iter().filter(|pod| {
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            name.starts_with("line-") && pod.metadata.deletion_timestamp.is_none()
+        });
+        nodes.map(|pod| pod.metadata.uid).collect()
+    };
+    assert_eq!(uids(shard::pods(&client, &namespace).await), uids(before));
+    let pools: Api<ForwarderPool> = Api::namespaced(client.clone(), &namespace);
+    let params = DeleteParams::default();
+    pools.delete("pool", &params).await.unwrap();
+    eventually("both gone", || async {
+        let gone = shards.get_opt("line").await.unwrap().is_none()
+            && pools.get_opt("pool").await.unwrap().is_none();
+        gone.then_some(())
+    })
+    .await;
+    operator.stop().await;
+    done(&client, &namespace).await;
+}

@@ -9,8 +9,9 @@ use serde_json::json;
 
 use crate::cluster::{client, done, metered, names, namespace, objects};
 use crate::kafka::Kafka;
+use crate::meter::Meter;
 use crate::nodes::Nodes;
-use crate::operator::{Meter, Operator, once, shell};
+use crate::operator::{Operator, once, shell};
 use crate::{pool, shard};
 
 async fn versions(client: &Client, namespace: &str) -> BTreeMap<String, Option<String>> {

@@ -8,11 +8,13 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
-use ofa_crds::ShardMap;
-use ofa_crds::kafka::KafkaSettings;
+use ofa_crds::kafka::{ControlState, KafkaSettings};
+use ofa_crds::{GroupName, GroupService, ShardMap};
 use ofa_operator::controllers::control_plane::{
     ControlPlane, ControlPlaneError, PoolRef, Progress, Published,
 };
+use ofa_operator::controllers::group_plane::{GroupPlane, GroupSource};
+use ofa_operator::controllers::partitioning::Partitioning;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -22,6 +24,7 @@ pub(crate) struct Kafka {
     admin: Client,
     maps: Arc<Mutex<BTreeMap<String, Arc<ShardMap>>>>,
     progress: Arc<Mutex<Progress>>,
+    groups: Arc<Mutex<BTreeMap<String, GroupService>>>,
     changes: watch::Sender<u64>,
 }
 
@@ -36,6 +39,7 @@ impl Kafka {
                 rate: None,
                 members: None,
             })),
+            groups: Arc::default(),
             changes: watch::Sender::new(0),
         }
     }
@@ -52,6 +56,11 @@ impl Kafka {
         self.changed();
     }
 
+    /// Topics of the groups that routers know of.
+    pub(crate) fn served(&self) -> Vec<String> {
+        self.groups.lock().keys().cloned().collect()
+    }
+
     fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
@@ -63,7 +72,8 @@ impl ControlPlane for Kafka {
         let map = self.map(&pool.name);
         let epoch = map.as_ref().map_or(0, |map| map.epoch());
         let pods: Api<Pod> = Api::namespaced(self.admin.clone(), &pool.namespace);
-        let all = ListParams::default().labels("app.kubernetes.io/name=forwarder-pool");
+        let name = pool.name.split_once('.').map_or("", |(_, name)| name);
+        let all = ListParams::default().labels(&format!("fanout.openfactory.io/pool={name}"));
         let pods = pods.list(&all).await.unwrap();
         let acknowledged = pods.iter().map(|pod| (pod.name_any(), epoch)).collect();
         Ok(Published {
@@ -96,5 +106,50 @@ impl ControlPlane for Kafka {
 
     fn watch(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+}
+
+/// A plant with one group, called after its level.
+#[async_trait]
+impl GroupPlane for Kafka {
+    fn groups(
+        &self,
+        source: &GroupSource,
+    ) -> Result<Option<BTreeMap<GroupName, u64>>, ControlPlaneError> {
+        Ok(Some([(source.level.parse().unwrap(), 1)].into()))
+    }
+
+    fn table(&self, _: &KafkaSettings) -> Result<Option<ControlState>, ControlPlaneError> {
+        Ok(Some(ControlState {
+            caught_up: true,
+            groups: self.groups.lock().clone(),
+            ..ControlState::default()
+        }))
+    }
+
+    async fn publish_service(
+        &self,
+        _: &KafkaSettings,
+        topic: &str,
+        service: Option<&GroupService>,
+    ) -> Result<(), ControlPlaneError> {
+        match service {
+            Some(service) => self.groups.lock().insert(topic.to_owned(), service.clone()),
+            None => self.groups.lock().remove(topic),
+        };
+        self.changed();
+        Ok(())
+    }
+
+    async fn forget_wanted(&self, _: &KafkaSettings, _: &str) -> Result<(), ControlPlaneError> {
+        Ok(())
+    }
+
+    async fn delete_topic(&self, _: &KafkaSettings, _: &str) -> Result<(), ControlPlaneError> {
+        Ok(())
+    }
+
+    fn partitioning(&self, _: &KafkaSettings, _: &str) -> Option<Partitioning> {
+        None
     }
 }

@@ -10,8 +10,9 @@ use serde_json::json;
 
 use crate::cluster::{client, done, eventually, metered, namespace};
 use crate::kafka::Kafka;
+use crate::meter::Meter;
 use crate::nodes::Nodes;
-use crate::operator::{Meter, Operator};
+use crate::operator::Operator;
 use crate::shard;
 
 /// Quick enough for a test, slow enough for a busy machine.

@@ -1,22 +1,15 @@
-//! The operator under test, and a meter between it and the API.
+//! The operator under test.
 
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::task::{Context, Poll};
 
 use futures::StreamExt as _;
-use http::{Method, Request};
 use kube::Client;
-use kube::client::Body;
 use kube::runtime::controller::Action;
 use kube::runtime::{reflector, watcher};
 use kube::{Api, api::ListParams, core::DeserializeGuard};
 use ofa_crds::kafka::KafkaSettings;
-use ofa_operator::controllers::control_plane::KafkaControlPlane;
-use ofa_operator::controllers::{KsqlDbSettings, Settings};
+use ofa_operator::controllers::{Backends, KsqlDbSettings, Settings};
 use ofa_operator::engine::ksqldb::KsqlServers;
 use ofa_operator::kube::kind::Kind;
 use ofa_operator::kube::lease::Timing;
@@ -26,108 +19,33 @@ use ofa_operator::metrics::Metrics;
 use ofa_operator::platform::kubernetes::KubernetesPlatform;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tower::{BoxError, Layer, Service};
 
 use crate::kafka::Kafka;
 
-/// Counts writes, and lets through only so many requests.
-#[derive(Clone)]
-pub(crate) struct Meter {
-    writes: Arc<AtomicU64>,
-    left: Arc<AtomicI64>,
-}
-
-impl Meter {
-    pub(crate) fn unlimited() -> Self {
-        Self::with_budget(i64::MAX)
-    }
-
-    /// After this many requests the process is as good as dead: nothing of it reaches the API.
-    pub(crate) fn with_budget(requests: i64) -> Self {
-        Self {
-            writes: Arc::default(),
-            left: Arc::new(AtomicI64::new(requests)),
-        }
-    }
-
-    pub(crate) fn writes(&self) -> u64 {
-        self.writes.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn is_dead(&self) -> bool {
-        self.left.load(Ordering::SeqCst) < 0
-    }
-}
-
-impl<S> Layer<S> for Meter {
-    type Service = Metered<S>;
-
-    fn layer(&self, inner: S) -> Metered<S> {
-        Metered {
-            inner,
-            meter: self.clone(),
-        }
-    }
-}
-
-pub(crate) struct Metered<S> {
-    inner: S,
-    meter: Meter,
-}
-
-impl<S> Service<Request<Body>> for Metered<S>
-where
-    S: Service<Request<Body>>,
-    S::Future: Send + 'static,
-    S::Error: Into<BoxError>,
-{
-    type Response = S::Response;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // The lease is renewed for as long as the operator lives; that is no work on the resources.
-        if !request.uri().path().contains("/leases") {
-            if self.meter.left.fetch_sub(1, Ordering::SeqCst) <= 0 {
-                return Box::pin(async { Err("killed".into()) });
-            }
-            if request.method() != Method::GET {
-                self.meter.writes.fetch_add(1, Ordering::SeqCst);
-            }
-        }
-        let answer = self.inner.call(request);
-        Box::pin(async { answer.await.map_err(Into::into) })
-    }
-}
-
 /// What a process of the operator consists of, in one namespace.
 pub(crate) fn shell(client: &Client, namespace: &str, kafka: &Kafka) -> Arc<Shell> {
-    release("test", client, namespace, kafka)
+    release("test", client, vec![namespace.to_owned()], kafka)
 }
 
-/// The same of another release, whose forwarders have another image.
-fn release(version: &str, client: &Client, namespace: &str, kafka: &Kafka) -> Arc<Shell> {
+/// The same of another release, whose programs have other images; in all namespaces if there are none.
+fn release(version: &str, client: &Client, namespaces: Vec<String>, kafka: &Kafka) -> Arc<Shell> {
+    let kafka_files = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(namespaces.concat());
     Arc::new(Shell {
-        platform: Arc::new(KubernetesPlatform::new(
-            client.clone(),
-            vec![namespace.to_owned()],
-        )),
-        control: Arc::new(kafka.clone()),
-        groups: Arc::new(KafkaControlPlane::new("ofa_shard_map")),
-        ksqldb: KsqlServers::new(20),
-        settings: Settings {
-            kafka: KafkaSettings::plain("kafka.example:9092"),
-            control_topic: "ofa_shard_map".to_owned(),
-            forwarder_image: format!("openfactory-fanout/forwarder:{version}"),
-            serving_image: "openfactory-fanout/serving:test".to_owned(),
-            ksqldb: KsqlDbSettings::default(),
+        backends: Backends {
+            platform: Arc::new(KubernetesPlatform::new(client.clone(), namespaces)),
+            control: Arc::new(kafka.clone()),
+            groups: Arc::new(kafka.clone()),
+            ksqldb: KsqlServers::new(20),
+            settings: Settings {
+                kafka: KafkaSettings::plain("kafka.example:9092"),
+                control_topic: "ofa_shard_map".to_owned(),
+                forwarder_image: format!("openfactory-fanout/forwarder:{version}"),
+                serving_image: format!("openfactory-fanout/serving:{version}"),
+                ksqldb: KsqlDbSettings::default(),
+            },
+            http: reqwest::Client::new(),
+            kafka_files,
         },
-        http: reqwest::Client::new(),
-        state: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(namespace),
         recorder: shell::recorder(client.clone(), "test"),
         metrics: Metrics::default(),
         client: client.clone(),
@@ -153,24 +71,30 @@ impl Operator {
         candidate: Option<(&str, Timing)>,
     ) -> Self {
         let shell = shell(client, namespace, kafka);
-        Self::start_shell(shell, namespace, candidate)
+        let args = args(namespace, candidate.is_some());
+        let (identity, timing) = candidate.unwrap_or_default();
+        Self::start_shell(shell, args, identity, timing)
     }
 
     /// Of another release.
     pub(crate) fn upgraded(client: &Client, namespace: &str, kafka: &Kafka) -> Self {
-        let shell = release("next", client, namespace, kafka);
-        Self::start_shell(shell, namespace, None)
+        let shell = release("next", client, vec![namespace.to_owned()], kafka);
+        Self::start_shell(shell, args(namespace, false), "", Timing::default())
     }
 
-    fn start_shell(shell: Arc<Shell>, namespace: &str, candidate: Option<(&str, Timing)>) -> Self {
-        let args = KubernetesArgs {
-            namespaces: vec![namespace.to_owned()],
-            no_leader_election: candidate.is_none(),
-            lease_name: "operator".to_owned(),
-            lease_namespace: Some(namespace.to_owned()),
-            identity: None,
-        };
-        let (identity, timing) = candidate.unwrap_or_default();
+    /// As a chart's pod does, with these arguments.
+    pub(crate) fn start_with_args(client: &Client, args: KubernetesArgs, kafka: &Kafka) -> Self {
+        let shell = release("test", client, args.namespaces.clone(), kafka);
+        let identity = args.identity();
+        Self::start_shell(shell, args, &identity, Timing::default())
+    }
+
+    fn start_shell(
+        shell: Arc<Shell>,
+        args: KubernetesArgs,
+        identity: &str,
+        timing: Timing,
+    ) -> Self {
         let identity = identity.to_owned();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -193,11 +117,22 @@ impl Operator {
     }
 }
 
+fn args(namespace: &str, elects: bool) -> KubernetesArgs {
+    KubernetesArgs {
+        namespaces: vec![namespace.to_owned()],
+        no_leader_election: !elects,
+        lease_name: "operator".to_owned(),
+        lease_namespace: Some(namespace.to_owned()),
+        identity: None,
+    }
+}
+
 /// What the watches of an operator would know now.
 pub(crate) async fn known(client: &Client, namespace: &str) -> Known {
     Known {
         shards: store(client, namespace).await,
         pools: store(client, namespace).await,
+        groups: store(client, namespace).await,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use ofa_crds::api::{Condition, ConditionStatus, NatsShard};
@@ -272,21 +272,27 @@ async fn what_is_no_longer_asked_for_goes() {
     let operator = Operator::start(&client, &namespace, &Kafka::new(&client));
     create(&client, &namespace, "line", json!({})).await;
     let shard = settled(&client, &namespace, "line").await;
-    let stale = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {
+    let stale = json!({"apiVersion": "v1", "kind": "Service", "spec": {"ports": [{"port": 80}]}, "metadata": {
         "name": "stale",
         "labels": {"fanout.openfactory.io/workload": "line", "app.kubernetes.io/name": "nats-shard"},
         "ownerReferences": [{"apiVersion": "fanout.openfactory.io/v1alpha1", "kind": "NatsShard",
             "name": "line", "uid": shard.uid().unwrap(), "controller": true}],
     }});
-    let maps = api::<ConfigMap>(&client, &namespace);
-    maps.create(
-        &PostParams::default(),
-        &serde_json::from_value(stale).unwrap(),
-    )
-    .await
-    .unwrap();
+    let services = api::<Service>(&client, &namespace);
+    services
+        .create(
+            &PostParams::default(),
+            &serde_json::from_value(stale).unwrap(),
+        )
+        .await
+        .unwrap();
     eventually("pruned", || async {
-        maps.get_opt("stale").await.unwrap().is_none().then_some(())
+        services
+            .get_opt("stale")
+            .await
+            .unwrap()
+            .is_none()
+            .then_some(())
     })
     .await;
     operator.stop().await;

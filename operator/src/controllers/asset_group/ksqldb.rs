@@ -28,8 +28,7 @@ pub(super) struct KsqlEngine<'a> {
 impl StreamEngine for KsqlEngine<'_> {
     async fn ensure(&self, groups: &[Group], leaving: &[Group]) -> Result<Streams, PlatformError> {
         // What derived natively by the spec before would write everything twice.
-        let owner = self.valid.identity.owner("AssetGroup");
-        for old in native::own(&owner, self.context).await? {
+        for old in native::own(self.valid, self.context).await? {
             if !self.context.platform.remove(&old).await? {
                 let outcome =
                     Outcome::under_way("Replacing", "what derived by the spec before is stopping");

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod build_service;
+mod claim;
 mod groups;
 pub mod ksqldb;
 mod native;
@@ -89,6 +90,9 @@ async fn steps(
     valid: &ValidGroup,
     context: &Context<'_>,
 ) -> Result<(Outcome, Found), PlatformError> {
+    if let Some(refused) = claim::taken(resource, valid, context) {
+        return Ok((refused.serving(false), Found::default()));
+    }
     let kafka = kafka_of(valid, context).await?;
     let mut found = Found::default();
     let source = GroupSource {
@@ -121,7 +125,7 @@ async fn steps(
     let mut outcome = streams.outcome.clone();
     let removed = streams.removed;
     found.streams = Some(streams);
-    if found.is_known && outcome.reason != "LevelTaken" {
+    if found.is_known {
         let served = serve(valid, &kafka, removed && deletes, &mut found, context).await?;
         outcome = worse(outcome, served);
     } else if outcome.state == Progress::Reached {
@@ -162,6 +166,17 @@ async fn serve(
 }
 
 fn of_services(found: &Found) -> Outcome {
+    let outcome = how_services_are(found);
+    let mut states = found.services.iter();
+    match states.find(|(_, service)| service.held_back) {
+        None => outcome,
+        Some((name, _)) => outcome.rollout_pending(format!(
+            "this operator would run the services of groups, {name} for one, in another way"
+        )),
+    }
+}
+
+fn how_services_are(found: &Found) -> Outcome {
     let states = found.services.iter();
     let problem = states
         .clone()
@@ -195,12 +210,18 @@ fn worse(streams: Outcome, services: Outcome) -> Outcome {
         Progress::Stalled => 2,
     };
     let serves = streams.serves && services.serves;
+    let pending = streams.rollout_pending.clone();
+    let rollout_pending = pending.or_else(|| services.rollout_pending.clone());
     let worse = if rank(&streams) > rank(&services) {
         streams
     } else {
         services
     };
-    Outcome { serves, ..worse }
+    Outcome {
+        serves,
+        rollout_pending,
+        ..worse
+    }
 }
 
 fn waiting_for_map(valid: &ValidGroup, kafka: &KafkaSettings) -> Outcome {
@@ -291,11 +312,10 @@ async fn remove_workloads(
     context: &Context<'_>,
 ) -> Result<Removal, PlatformError> {
     let owner = identity.owner("AssetGroup");
-    let all = context.platform.list().await?.into_iter();
-    let own = all.filter(|state| state.owner == owner && state.id.namespace == identity.namespace);
+    let own = context.platform.owned(&identity.namespace, &owner).await?;
     let mut gone = true;
-    for state in own {
-        gone &= context.platform.remove(&state.id).await?;
+    for id in own {
+        gone &= context.platform.remove(&id).await?;
     }
     Ok(if gone {
         Removal::Done

@@ -8,7 +8,7 @@ use super::validate::ValidGroup;
 use crate::controllers::conditions::{Outcome, of_instances};
 use crate::controllers::{Context, kafka_connection};
 use crate::engine::{Group, StreamEngine, Streams};
-use crate::platform::{Owner, PlatformError, WorkloadId};
+use crate::platform::{PlatformError, WorkloadId};
 
 /// The names of all workloads that derive begin so.
 const PREFIX: &str = "derive-";
@@ -40,7 +40,7 @@ impl StreamEngine for NativeEngine<'_> {
 
     async fn release(&self, _: &[Group]) -> Result<bool, PlatformError> {
         let mut gone = true;
-        for id in own(&self.valid.identity.owner("AssetGroup"), self.context).await? {
+        for id in own(self.valid, self.context).await? {
             gone &= self.context.platform.remove(&id).await?;
         }
         Ok(gone)
@@ -50,25 +50,12 @@ impl StreamEngine for NativeEngine<'_> {
 impl NativeEngine<'_> {
     async fn run(&self) -> Result<Outcome, PlatformError> {
         let (valid, context) = (self.valid, self.context);
-        if let Some(other) = self.who_overlaps().await? {
-            return Ok(Outcome::stalled(
-                "LevelTaken",
-                format!(
-                    "{} {} derives groups of level {} from {} already, and every event would stand in their topics twice; keep one of \
-                     the two (one AssetGroup without spec.grouping.value serves every value of a level)",
-                    other.kind, other.name, valid.level, valid.source_topic
-                ),
-            ));
-        }
         let id = valid.workload_id();
         // What was asked for before under another level or value goes first, or both would write.
         let mut gone = true;
-        let owner = valid.identity.owner("AssetGroup");
-        for old in own(&owner, context)
-            .await?
-            .into_iter()
-            .filter(|old| *old != id)
-        {
+        let mut before = own(valid, context).await?;
+        before.retain(|old| *old != id);
+        for old in before {
             gone &= context.platform.remove(&old).await?;
         }
         if !gone {
@@ -94,24 +81,16 @@ impl NativeEngine<'_> {
         });
         Ok(outcome.serving(state.ready() > 0).held_back(&state))
     }
-
-    /// The resource that derives the same already.
-    async fn who_overlaps(&self) -> Result<Option<Owner>, PlatformError> {
-        let mine = self.valid.identity.owner("AssetGroup");
-        let all = self.context.platform.list().await?;
-        let mut others = all.into_iter().filter(|state| state.owner != mine);
-        Ok(others
-            .find(|state| self.valid.overlaps(&state.id))
-            .map(|state| state.owner))
-    }
 }
 
 /// Workloads that derive for a resource.
 pub(super) async fn own(
-    owner: &Owner,
+    valid: &ValidGroup,
     context: &Context<'_>,
 ) -> Result<Vec<WorkloadId>, PlatformError> {
-    let all = context.platform.list().await?.into_iter();
-    let own = all.filter(|state| state.owner == *owner && state.id.name.starts_with(PREFIX));
-    Ok(own.map(|state| state.id).collect())
+    let owner = valid.identity.owner("AssetGroup");
+    let namespace = &valid.identity.namespace;
+    let mut all = context.platform.owned(namespace, &owner).await?;
+    all.retain(|id| id.name.starts_with(PREFIX));
+    Ok(all)
 }

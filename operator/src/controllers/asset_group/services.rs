@@ -23,6 +23,8 @@ pub(super) struct ServiceState {
     pub(super) state: GroupState,
     /// What is wrong, and what to do.
     pub(super) problem: Option<String>,
+    /// Whether a newer operator would run it in another way, and does not unasked.
+    pub(super) held_back: bool,
 }
 
 /// The services of one resource.
@@ -51,6 +53,7 @@ impl Services<'_> {
             let state = state.unwrap_or_else(|problem| ServiceState {
                 state: GroupState::Starting,
                 problem: Some(problem),
+                held_back: false,
             });
             states.insert(group.name.clone(), state);
         }
@@ -74,6 +77,7 @@ impl Services<'_> {
         let state = platform.observe(&id).await.map_err(text)?;
         let ready = state.as_ref().is_some_and(|state| state.ready() > 0);
         let trouble = state.as_ref().and_then(of_instances);
+        let held_back = state.as_ref().is_some_and(|state| state.held_back);
         // One that is not ready yet is not asked, and one that was stays where it is.
         let url = match ready {
             true => Some(self.url(&id).await),
@@ -89,6 +93,7 @@ impl Services<'_> {
             problem: trouble
                 .filter(|outcome| outcome.reason == "InstanceFails")
                 .map(|outcome| outcome.message),
+            held_back,
         })
     }
 
@@ -127,7 +132,7 @@ impl Services<'_> {
         }
         Ok(ServiceState {
             state: GroupState::Asleep,
-            problem: None,
+            ..ServiceState::default()
         })
     }
 

@@ -108,8 +108,8 @@ impl ValidGroup {
         }
     }
 
-    /// The workload that derives, called after what it writes and not after the resource: two resources that would
-    /// write the same topic twice ask for one name, and the platform refuses the second.
+    /// The workload that derives, called after what it writes and not after the resource: should two resources ever ask
+    /// for the same, the platform refuses the second.
     #[must_use]
     pub fn workload_id(&self) -> WorkloadId {
         let what = self.value.as_ref().map_or_else(
@@ -122,21 +122,20 @@ impl ValidGroup {
         )
     }
 
-    /// Workloads whose names begin so derive groups of the same level from the same topic.
-    #[must_use]
-    pub fn level_prefix(&self) -> String {
+    fn level_prefix(&self) -> String {
         let of = [&self.brokers, &self.source_topic, &self.level];
         format!("derive-{}", digest(&of.map(String::as_str)))
     }
 
-    /// Whether a workload of this name writes topics that this group's would write too.
+    /// Whether another one's streams would hold events that this one's hold too.
     #[must_use]
-    pub fn overlaps(&self, workload: &WorkloadId) -> bool {
-        let Some(other) = workload.name.strip_prefix(&self.level_prefix()) else {
-            return false;
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let of = |group: &Self| {
+            let texts = [&group.brokers, &group.source_topic, &group.level];
+            texts.map(String::clone)
         };
-        workload.namespace == self.identity.namespace
-            && (self.value.is_none() || other.strip_prefix('-') == Some(ALL))
+        let apart = self.value.is_some() && other.value.is_some() && self.value != other.value;
+        of(self) == of(other) && !apart
     }
 }
 
@@ -342,9 +341,13 @@ mod tests {
         let one = native(r#"{"level": "line", "value": "A"}"#);
         let other = native(r#"{"level": "line", "value": "B"}"#);
         let elsewhere = native(r#"{"level": "area"}"#);
-        assert!(all.overlaps(&one.workload_id()) && one.overlaps(&all.workload_id()));
-        assert!(!one.overlaps(&other.workload_id()));
-        assert!(!all.overlaps(&elsewhere.workload_id()));
+        assert!(all.overlaps(&one) && one.overlaps(&all) && one.overlaps(&one));
+        assert!(!one.overlaps(&other) && !all.overlaps(&elsewhere));
+        let by_ksqldb = check(r#"{"grouping": {"level": "line"}, "ksqldb": {"url": "http://k"}}"#);
+        assert!(
+            all.overlaps(&by_ksqldb.unwrap()),
+            "whatever the engines are"
+        );
         assert_ne!(one.workload_id(), other.workload_id());
         assert!(one.workload_id().name.len() <= 40);
     }

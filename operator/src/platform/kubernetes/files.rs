@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount,
-    VolumeProjection,
+    KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount, VolumeProjection,
 };
 
 use crate::platform::{FileContent, MountedFile};
@@ -12,13 +11,7 @@ use crate::platform::{FileContent, MountedFile};
 /// Readable by the group too: the files are root's, the programs run as a group that `fsGroup` adds.
 const MODE: i32 = 0o440;
 
-/// The object with a workload's plain files.
-#[must_use]
-pub(super) fn config_map_name(workload: &str) -> String {
-    format!("{workload}-files")
-}
-
-/// The object with a workload's files that have passwords in them.
+/// The object with a workload's own files. All are in a Secret, so that the operator needs no right to ConfigMaps.
 #[must_use]
 pub(super) fn secret_name(workload: &str) -> String {
     format!("{workload}-files")
@@ -43,10 +36,9 @@ pub(super) fn key(path: &str) -> String {
 /// The texts of a workload's own files, by key.
 #[derive(Default)]
 pub(super) struct Texts {
-    pub(super) plain: BTreeMap<String, String>,
-    /// With passwords in them.
-    pub(super) sensitive: BTreeMap<String, String>,
-    /// The same, put under running pods: kubelets bring a changed Secret to them by themselves.
+    /// With another text the pods are other ones.
+    pub(super) fixed: BTreeMap<String, String>,
+    /// Put under running pods: kubelets bring a changed Secret to them by themselves.
     pub(super) live: BTreeMap<String, String>,
 }
 
@@ -55,8 +47,7 @@ pub(super) fn texts(files: &[MountedFile]) -> Texts {
     let mut texts = Texts::default();
     for file in files {
         let (kind, text) = match &file.content {
-            FileContent::Plain(text) => (&mut texts.plain, text),
-            FileContent::Sensitive(text) => (&mut texts.sensitive, text),
+            FileContent::Plain(text) | FileContent::Sensitive(text) => (&mut texts.fixed, text),
             FileContent::Live(text) => (&mut texts.live, text),
             FileContent::Secret { .. } => continue,
         };
@@ -135,53 +126,38 @@ fn sources<'a>(
     by_origin.into_iter().map(projection).collect()
 }
 
+/// A Secret, and whether what is missing in it is left out.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Origin {
-    ConfigMap(String),
-    Secret { name: String, optional: bool },
+struct Origin {
+    secret: String,
+    optional: bool,
 }
 
 fn origin(workload: &str, file: &MountedFile) -> (Origin, String) {
+    let own = || Origin {
+        secret: secret_name(workload),
+        optional: false,
+    };
     match &file.content {
-        FileContent::Plain(_) => (
-            Origin::ConfigMap(config_map_name(workload)),
-            key(&file.path),
-        ),
-        FileContent::Sensitive(_) | FileContent::Live(_) => (
-            Origin::Secret {
-                name: secret_name(workload),
-                optional: false,
-            },
-            key(&file.path),
-        ),
-        FileContent::Secret { key, optional } => (
-            Origin::Secret {
-                name: key.secret.clone(),
-                optional: *optional,
-            },
-            key.key.clone(),
-        ),
+        FileContent::Plain(_) | FileContent::Sensitive(_) | FileContent::Live(_) => {
+            (own(), key(&file.path))
+        }
+        FileContent::Secret { key, optional } => {
+            let secret = key.secret.clone();
+            let optional = *optional;
+            (Origin { secret, optional }, key.key.clone())
+        }
     }
 }
 
 fn projection((origin, items): (Origin, Vec<KeyToPath>)) -> VolumeProjection {
-    match origin {
-        Origin::ConfigMap(name) => VolumeProjection {
-            config_map: Some(ConfigMapProjection {
-                name,
-                items: Some(items),
-                optional: None,
-            }),
-            ..VolumeProjection::default()
-        },
-        Origin::Secret { name, optional } => VolumeProjection {
-            secret: Some(SecretProjection {
-                name,
-                items: Some(items),
-                optional: optional.then_some(true),
-            }),
-            ..VolumeProjection::default()
-        },
+    VolumeProjection {
+        secret: Some(SecretProjection {
+            name: origin.secret,
+            items: Some(items),
+            optional: origin.optional.then_some(true),
+        }),
+        ..VolumeProjection::default()
     }
 }
 

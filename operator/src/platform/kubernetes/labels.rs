@@ -118,7 +118,9 @@ pub fn meta(
             name: owner.name.clone(),
             uid: owner.uid.clone(),
             controller: Some(true),
-            block_owner_deletion: Some(true),
+            // Not to be set: on a deletion in the foreground, which is Argo CD's way, Kubernetes would take the objects
+            // away at once, those of a shard that still owns assets too. Our finalizer says when they go.
+            block_owner_deletion: None,
         }]),
         ..ObjectMeta::default()
     }

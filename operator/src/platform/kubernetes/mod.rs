@@ -82,6 +82,34 @@ impl KubernetesPlatform {
         Ok(owner.map(|owner| (owner, asked_of_deployment(&deployment))))
     }
 
+    /// StatefulSets and Deployments with a label, in a namespace or in all, and for whom each runs.
+    async fn labelled(
+        &self,
+        namespace: Option<&str>,
+        label: &str,
+    ) -> Result<Vec<(WorkloadId, Option<Owner>)>, PlatformError> {
+        let labelled = ListParams::default().labels(label);
+        let mut found = Vec::new();
+        for resource in [
+            ApiResource::erase::<StatefulSet>(&()),
+            ApiResource::erase::<Deployment>(&()),
+        ] {
+            let api: Api<kube::api::DynamicObject> = match namespace {
+                Some(namespace) => apply::api(&self.client, namespace, &resource),
+                None => Api::all_with(self.client.clone(), &resource),
+            };
+            let all = api.list_metadata(&labelled).await;
+            let all = all.map_err(failed("list", &resource.kind, label))?;
+            found.extend(all.into_iter().map(|object| {
+                let namespace = object.namespace().unwrap_or_default();
+                let id = WorkloadId::new(namespace, object.name_any());
+                (id, labels::owner_of(&object.metadata))
+            }));
+        }
+        found.sort();
+        Ok(found)
+    }
+
     /// What the secrets of others hold that a workload uses: with another content it is another text. Each secret's
     /// unique id goes in, so that nobody learns a short password from it by trying.
     async fn inputs(&self, workload: &Workload) -> Result<String, PlatformError> {
@@ -195,34 +223,29 @@ impl DeploymentPlatform for KubernetesPlatform {
     }
 
     async fn list(&self) -> Result<Vec<WorkloadState>, PlatformError> {
-        let managed = ListParams::default().labels(&format!(
-            "{}={}",
-            labels::MANAGED_BY,
-            labels::FIELD_MANAGER
-        ));
-        let mut ids = Vec::new();
-        for resource in [
-            ApiResource::erase::<StatefulSet>(&()),
-            ApiResource::erase::<Deployment>(&()),
-        ] {
-            for scope in scopes(&self.namespaces) {
-                let api: Api<kube::api::DynamicObject> = match scope {
-                    Some(namespace) => apply::api(&self.client, namespace, &resource),
-                    None => Api::all_with(self.client.clone(), &resource),
-                };
-                let found = api.list(&managed).await;
-                let found = found.map_err(failed("list", &resource.kind, "of the operator"))?;
-                ids.extend(found.into_iter().map(|object| {
-                    WorkloadId::new(object.namespace().unwrap_or_default(), object.name_any())
-                }));
-            }
+        let managed = format!("{}={}", labels::MANAGED_BY, labels::FIELD_MANAGER);
+        let mut found = Vec::new();
+        for scope in scopes(&self.namespaces) {
+            found.extend(self.labelled(scope, &managed).await?);
         }
-        ids.sort();
-        let mut states = Vec::with_capacity(ids.len());
-        for id in ids {
+        found.sort();
+        let mut states = Vec::with_capacity(found.len());
+        for (id, _) in found {
             states.extend(self.observe(&id).await?);
         }
         Ok(states)
+    }
+
+    /// Asks for what carries the owner's label, and for nothing of the others, of which there may be thousands.
+    async fn owned(
+        &self,
+        namespace: &str,
+        owner: &Owner,
+    ) -> Result<Vec<WorkloadId>, PlatformError> {
+        let label = format!("{}={}", labels::owner_label(&owner.kind)?, owner.name);
+        let mut found = self.labelled(Some(namespace), &label).await?;
+        found.retain(|(_, of)| of.as_ref() == Some(owner));
+        Ok(found.into_iter().map(|(id, _)| id).collect())
     }
 
     async fn observe(&self, id: &WorkloadId) -> Result<Option<WorkloadState>, PlatformError> {
@@ -244,7 +267,10 @@ impl DeploymentPlatform for KubernetesPlatform {
         };
         // This very pod: not one that has taken its place since.
         let params = DeleteParams::default().preconditions(Preconditions {
-            uid: instance.process,
+            uid: instance
+                .process
+                .as_deref()
+                .map(|run| state::uid_of(run).to_owned()),
             resource_version: None,
         });
         match self
@@ -258,6 +284,7 @@ impl DeploymentPlatform for KubernetesPlatform {
         }
     }
 
+    /// Never changes: the controllers watch the objects themselves, and know for whom each is.
     fn watch(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }

@@ -7,8 +7,8 @@ use k8s_openapi::api::apps::v1::{
     StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
-    ConfigMap, PersistentVolumeClaim, PersistentVolumeClaimSpec, Secret, Service, ServiceAccount,
-    ServicePort, ServiceSpec, VolumeResourceRequirements,
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, Secret, Service, ServiceAccount, ServicePort,
+    ServiceSpec, VolumeResourceRequirements,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -40,10 +40,9 @@ pub struct Object {
 /// Every type of object that a workload may have, in the order in which they are applied: what is mounted, and the
 /// name under which instances look for each other, before what uses it; the budget before there is anything to evict.
 #[must_use]
-pub fn types() -> [ApiResource; 7] {
+pub fn types() -> [ApiResource; 6] {
     [
         ApiResource::erase::<ServiceAccount>(&()),
-        ApiResource::erase::<ConfigMap>(&()),
         ApiResource::erase::<Secret>(&()),
         ApiResource::erase::<Service>(&()),
         ApiResource::erase::<PodDisruptionBudget>(&()),
@@ -64,19 +63,12 @@ pub fn objects(workload: &Workload, inputs: &str) -> Result<Vec<Object>, Platfor
         labels,
         chosen,
     };
-    let files::Texts {
-        plain,
-        mut sensitive,
-        live,
-    } = files::texts(&workload.files);
-    let inputs = format!("{inputs} {}", digest(&(&plain, &sensitive)));
-    sensitive.extend(live);
+    let files::Texts { mut fixed, live } = files::texts(&workload.files);
+    let inputs = format!("{inputs} {}", digest(&fixed));
+    fixed.extend(live);
     let mut objects = vec![object(&translation.service_account())];
-    if !plain.is_empty() {
-        objects.push(object(&translation.config_map(plain)));
-    }
-    if !sensitive.is_empty() {
-        objects.push(object(&translation.secret(sensitive)));
+    if !fixed.is_empty() {
+        objects.push(object(&translation.secret(fixed)));
     }
     let services = workload.services.iter();
     objects.extend(services.map(|name| object(&translation.service(name))));
@@ -140,14 +132,6 @@ impl Translation<'_> {
             metadata: self.meta(self.name()),
             automount_service_account_token: Some(false),
             ..ServiceAccount::default()
-        }
-    }
-
-    fn config_map(&self, data: BTreeMap<String, String>) -> ConfigMap {
-        ConfigMap {
-            metadata: self.meta(&files::config_map_name(self.name())),
-            data: Some(data),
-            ..ConfigMap::default()
         }
     }
 

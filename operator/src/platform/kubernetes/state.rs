@@ -82,6 +82,10 @@ fn instance(id: &WorkloadId, asked: &Asked, pod: &Pod, ordinal: u16) -> Instance
         .service
         .as_ref()
         .map(|service| host(id, ordinal, service));
+    let restarts: u32 = containers
+        .iter()
+        .map(|c| u32::try_from(c.restart_count).unwrap_or(0))
+        .sum();
     InstanceState {
         ordinal,
         host: status.pod_ip.or(stable).unwrap_or_default(),
@@ -93,17 +97,28 @@ fn instance(id: &WorkloadId, asked: &Asked, pod: &Pod, ordinal: u16) -> Instance
         },
         ready: ready && !going,
         current: asked.template.is_some() && mark == asked.template.as_ref(),
-        restarts: containers
-            .iter()
-            .map(|c| u32::try_from(c.restart_count).unwrap_or(0))
-            .sum(),
+        restarts,
         stuck: trouble.as_ref().is_some_and(|trouble| trouble.hopeless),
-        process: pod.uid(),
+        process: pod.uid().map(|uid| run(&uid, restarts)),
         message: trouble
             .map(|trouble| trouble.message)
             .or_else(|| unscheduled.and_then(|c| c.message.clone())),
         name,
     }
+}
+
+/// A pod whose program was started again is the same pod in another run.
+fn run(uid: &str, restarts: u32) -> String {
+    if restarts == 0 {
+        uid.to_owned()
+    } else {
+        format!("{uid}/{restarts}")
+    }
+}
+
+/// The pod of a run.
+pub(super) fn uid_of(run: &str) -> &str {
+    run.split_once('/').map_or(run, |(uid, _)| uid)
 }
 
 /// The stable name of an instance.

@@ -1,6 +1,10 @@
 //! What is built for every example and option, object by object.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "../changes/mod.rs"]
+mod changes;
+mod objects;
+
 use std::path::PathBuf;
 
 use ofa_crds::api::{ForwarderPool, NatsShard, NatsShardStatus};
