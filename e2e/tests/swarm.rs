@@ -14,7 +14,6 @@ use ofa_e2e::scene::say;
 use ofa_e2e::subscriber;
 use ofa_e2e::swarm::{HOST, Swarm};
 use ofa_e2e::wait;
-use serde_json::Value;
 
 const TOPIC: &str = "ofa_assets";
 const GROUP: &str = "ofa_fan_out_layer_group";

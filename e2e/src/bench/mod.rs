@@ -5,20 +5,24 @@
 //! ceiling, divided by the target.
 
 pub mod ceiling;
+mod handover;
 mod input;
+mod isolation;
 mod latency;
 mod protocol;
 mod records;
 mod throughput;
+mod timetable;
 
 use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::kafka::Broker;
-use crate::{process, tools};
+use crate::nats::Shard;
+use crate::{forwarder, process, tools};
 
 /// Measures the forwarder beside a ceiling; prints `bench <name> <figure> <unit> ratio=<x>` lines
 #[derive(Debug, Parser)]
@@ -57,6 +61,28 @@ pub struct Settings {
     /// Another ceiling to run in place of our own: a program that takes `fwd --mode raw --transform ofa ...`
     #[arg(long, env = "KBENCH")]
     kbench: Option<std::path::PathBuf>,
+    /// Runs only these
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
+}
+
+/// What can be measured alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Messages a second and CPU time, beside the ceiling
+    Throughput,
+    /// Producer to client, at a steady rate
+    Latency,
+    /// Partitions that change hands
+    Handover,
+    /// One shard that does not answer
+    Isolation,
+}
+
+impl Settings {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
 }
 
 impl Bench {
@@ -83,13 +109,41 @@ async fn all(settings: &Settings) -> Result<()> {
     process::remove_at_end(folder.path())?;
     let broker_folder = subfolder(folder.path(), "kafka")?;
     let broker = Broker::start(&broker_folder).await?;
-    broker.create_topic(input::TOPIC, input::PARTITIONS).await?;
-    input::fill(&broker, settings)?;
-    for nodes in [1, 2] {
-        let folder = subfolder(folder.path(), &format!("{nodes}-node"))?;
-        throughput::measure(settings, &broker, nodes, &folder).await?;
+    if settings.wants(Part::Throughput) {
+        broker.create_topic(input::TOPIC, input::PARTITIONS).await?;
+        input::fill(&broker, settings)?;
+        for nodes in [1, 2] {
+            let folder = subfolder(folder.path(), &format!("{nodes}-node"))?;
+            throughput::measure(settings, &broker, nodes, &folder).await?;
+        }
     }
-    latency::measure(settings, &broker, &subfolder(folder.path(), "latency")?).await
+    if settings.wants(Part::Latency) {
+        latency::measure(settings, &broker, &subfolder(folder.path(), "latency")?).await?;
+    }
+    if settings.wants(Part::Handover) {
+        handover::measure(&broker, &subfolder(folder.path(), "handover")?).await?;
+    }
+    if settings.wants(Part::Isolation) {
+        isolation::measure(&broker, &subfolder(folder.path(), "isolation")?).await?;
+    }
+    Ok(())
+}
+
+/// A forwarder of the topic's own group.
+fn forwarder_settings(
+    member: &str,
+    topic: &str,
+    broker: &Broker,
+    shards: &[Shard],
+) -> forwarder::Settings {
+    forwarder::Settings {
+        member: member.to_owned(),
+        broker: broker.address(),
+        topic: topic.to_owned(),
+        group: topic.to_owned(),
+        shards: forwarder::Settings::urls_of(shards),
+        variables: Vec::new(),
+    }
 }
 
 fn subfolder(folder: &Path, name: &str) -> Result<std::path::PathBuf> {

@@ -1,0 +1,130 @@
+//! A generator that follows a timetable, and when its events arrived.
+//!
+//! Latency counts from the time in the timetable, not from when the generator came round to writing an event: a system
+//! that stalls the generator does not look better for it (coordinated omission).
+
+use std::collections::BTreeSet;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use ofa_crds::wire;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+
+use crate::kafka::Broker;
+use crate::load;
+use crate::watch::Recorder;
+
+/// Events are written in equal portions, one in each tick.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Assets: a plant's.
+const ASSETS: u64 = 1_000;
+
+/// How long the last events may take.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A generator at work.
+pub(super) struct Generator(JoinHandle<Result<u64>>);
+
+impl Generator {
+    /// Writes `events_a_tick` events each millisecond for `length`; an event's value is the time it is due, in
+    /// microseconds since the Unix epoch.
+    pub(super) fn start(
+        broker: &Broker,
+        topic: &'static str,
+        events_a_tick: u64,
+        length: Duration,
+    ) -> Result<Self> {
+        let mut config = broker.producer_config()?;
+        config
+            .set("partitioner", "murmur2_random")
+            // What is measured begins at the producer's hand-over, so it must not wait for company.
+            .set("linger.ms", "0");
+        let producer: ThreadedProducer<DefaultProducerContext> = config.create()?;
+        let ticks = u64::try_from(length.as_millis())?;
+        Ok(Self(std::thread::spawn(move || {
+            let (began, began_at) = (Instant::now(), Timestamp::now());
+            for tick in 0..ticks {
+                let due = TICK * u32::try_from(tick)?;
+                std::thread::sleep(due.saturating_sub(began.elapsed()));
+                let due = u64::try_from((began_at + due).as_microsecond())?;
+                for number in 0..events_a_tick {
+                    let key = load::asset((tick * events_a_tick + number) % ASSETS);
+                    let value = load::event(due, began_at);
+                    let record = BaseRecord::to(topic).key(&key).payload(&value);
+                    producer.send(record).map_err(|(error, _)| error)?;
+                }
+            }
+            producer.flush(FLUSH_TIMEOUT)?;
+            Ok(ticks * events_a_tick)
+        })))
+    }
+
+    /// Waits for the last event; returns how many were written.
+    pub(super) fn finish(self) -> Result<u64> {
+        let written = tokio::task::block_in_place(|| self.0.join());
+        written.map_err(|_| anyhow::anyhow!("the generator broke down"))?
+    }
+}
+
+/// The first arrival of an event.
+pub(super) struct Arrival {
+    pub(super) due: Timestamp,
+    pub(super) partition: u32,
+    /// Milliseconds.
+    pub(super) latency: f64,
+}
+
+impl Arrival {
+    pub(super) fn new(due: Timestamp, partition: u32, received: Timestamp) -> Self {
+        Self {
+            due,
+            partition,
+            latency: received.duration_since(due).as_secs_f64() * 1000.0,
+        }
+    }
+}
+
+/// When an event was due.
+pub(super) fn due_of(payload: &[u8]) -> Result<Timestamp> {
+    let due = wire::Event::from_json(payload)?.value.as_i64();
+    Ok(Timestamp::from_microsecond(
+        due.context("an event without its time")?,
+    )?)
+}
+
+/// What has arrived at recorders, repetitions left out.
+pub(super) fn arrivals(recorders: &[&Recorder]) -> Result<Vec<Arrival>> {
+    let (mut seen, mut arrivals) = (BTreeSet::new(), Vec::new());
+    for event in recorders.iter().flat_map(|recorder| recorder.received()) {
+        let cursor = event.cursor.context("an event without its cursor")?;
+        if !seen.insert((cursor.partition, cursor.offset)) {
+            continue;
+        }
+        let due = due_of(&event.payload)?;
+        arrivals.push(Arrival::new(due, cursor.partition, event.received_at));
+    }
+    Ok(arrivals)
+}
+
+/// Latencies of the arrivals that were due within `length` from `from` on, the smallest first.
+pub(super) fn latencies<'a>(
+    arrivals: impl Iterator<Item = &'a Arrival>,
+    from: Timestamp,
+    length: Duration,
+) -> Result<Vec<f64>> {
+    let until = from + jiff::SignedDuration::try_from(length)?;
+    let within = arrivals.filter(|arrival| (from..until).contains(&arrival.due));
+    let mut latencies: Vec<f64> = within.map(|arrival| arrival.latency).collect();
+    anyhow::ensure!(!latencies.is_empty(), "no event arrived of those due then");
+    latencies.sort_by(f64::total_cmp);
+    Ok(latencies)
+}
+
+/// The latency that `share` of a thousand do not exceed.
+pub(super) fn percentile(sorted: &[f64], share: usize) -> f64 {
+    let at = (sorted.len() * share / 1000).min(sorted.len().saturating_sub(1));
+    sorted.get(at).copied().unwrap_or(f64::NAN)
+}
