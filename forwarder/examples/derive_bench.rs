@@ -14,6 +14,7 @@ use ofa_crds::GroupName;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 
@@ -156,8 +157,7 @@ impl Bench {
         let consumer = self.reader(Offset::End)?;
         let producer: ThreadedProducer<DefaultProducerContext> =
             self.config().set("linger.ms", "1").create()?;
-        // From here on the reader stands at the ends.
-        while consumer.poll(Duration::from_secs(3)).is_some() {}
+        self.wait_for_ends(&consumer)?;
         let (source, began) = (self.source(), Instant::now());
         let (mut sent, mut ages) = (0, Vec::new());
         // Whoever is slow shows in the figures; what is lost ends this.
@@ -174,8 +174,9 @@ impl Bench {
                 send(&producer, &source, &key, &value)?;
                 sent += 1;
             }
-            let Some(record) = consumer.poll(Duration::from_millis(1)).transpose()? else {
-                continue;
+            let record = match consumer.poll(Duration::from_millis(1)) {
+                None | Some(Err(KafkaError::PartitionEOF(_))) => continue,
+                Some(record) => record?,
             };
             let value = record.payload_view::<str>().context("no value")??;
             let sent_at = value.rsplit(':').next().context("no number")?;
@@ -185,9 +186,25 @@ impl Bench {
         Ok(ages)
     }
 
-    /// A reader of all groups' committed records.
+    /// Waits until a reader stands at the end of every partition: what is written from then on is seen.
+    fn wait_for_ends(&self, consumer: &BaseConsumer) -> Result<()> {
+        let mut left = self.groups * usize::try_from(PARTITIONS)?;
+        let began = Instant::now();
+        while left > 0 {
+            anyhow::ensure!(began.elapsed() < TIMEOUT, "{left} ends are not reached");
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
+                Some(record) => drop(record?),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A reader of all groups' committed records, which tells the end of each partition.
     fn reader(&self, from: Offset) -> Result<BaseConsumer> {
-        let consumer: BaseConsumer = self.config().create()?;
+        let mut config = self.config();
+        let consumer: BaseConsumer = config.set("enable.partition.eof", "true").create()?;
         let mut list = TopicPartitionList::new();
         for index in 0..self.groups {
             let topic = self.group(index).parse::<GroupName>()?.topic();
@@ -249,20 +266,12 @@ impl Bench {
 
     /// What a reader of committed records finds.
     fn count(&self) -> Result<usize> {
-        let consumer: BaseConsumer = self.config().set("enable.partition.eof", "true").create()?;
-        let mut list = TopicPartitionList::new();
-        for index in 0..self.groups {
-            let topic = self.group(index).parse::<GroupName>()?.topic();
-            for partition in 0..PARTITIONS {
-                list.add_partition_offset(&topic, partition, Offset::Beginning)?;
-            }
-        }
-        consumer.assign(&list)?;
-        let (mut open, mut found) = (list.count(), 0);
+        let consumer = self.reader(Offset::Beginning)?;
+        let (mut open, mut found) = (self.groups * usize::try_from(PARTITIONS)?, 0);
         while open > 0 {
             match consumer.poll(TIMEOUT).context("no record and no end")? {
                 Ok(_) => found += 1,
-                Err(rdkafka::error::KafkaError::PartitionEOF(_)) => open -= 1,
+                Err(KafkaError::PartitionEOF(_)) => open -= 1,
                 Err(error) => return Err(error.into()),
             }
         }
