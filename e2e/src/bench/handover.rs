@@ -55,9 +55,10 @@ pub(super) async fn measure(broker: &Broker, folder: &Path) -> Result<()> {
         |member: &str| Forwarder::start(forwarder_settings(member, TOPIC, broker, &shards), folder);
     let stays = start("stays")?;
     let other = start("other")?;
-    let moved = share_of(&other).await?;
-    let length = CALM * 3 + AFTER_CRASH + CHANGE;
+    // A forwarder tells of partitions that have events.
+    let length = CALM * 3 + AFTER_CRASH + CHANGE * 2;
     let generator = Generator::start(broker, TOPIC, EVENTS_A_TICK, length)?;
+    let moved = share_of(&other).await?;
     let began = Timestamp::now();
     tokio::time::sleep(CALM).await;
 

@@ -7,7 +7,6 @@
 pub mod ceiling;
 mod handover;
 mod input;
-mod isolation;
 mod latency;
 mod protocol;
 mod records;
@@ -75,8 +74,6 @@ enum Part {
     Latency,
     /// Partitions that change hands
     Handover,
-    /// One shard that does not answer
-    Isolation,
 }
 
 impl Settings {
@@ -122,9 +119,6 @@ async fn all(settings: &Settings) -> Result<()> {
     }
     if settings.wants(Part::Handover) {
         handover::measure(&broker, &subfolder(folder.path(), "handover")?).await?;
-    }
-    if settings.wants(Part::Isolation) {
-        isolation::measure(&broker, &subfolder(folder.path(), "isolation")?).await?;
     }
     Ok(())
 }
