@@ -16,7 +16,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, Threa
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::process::Process;
-use crate::{ports, tools, wait};
+use crate::{ports, report, tools, wait};
 
 /// How long one request may take, also while the broker's JVM warms up on a busy machine.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -253,6 +253,27 @@ impl Broker {
             }
         }
         Ok(positions)
+    }
+
+    /// Waits until a group has committed everything that stands in a topic now, and returns where that ends.
+    ///
+    /// # Errors
+    /// When it has not by then.
+    pub async fn everything_committed(
+        &self,
+        group: &str,
+        topic: &str,
+        timeout: Duration,
+    ) -> Result<Positions> {
+        let ends = self.ends(topic)?;
+        let mut committed = Positions::new();
+        wait::until("everything to be committed", timeout, async || {
+            committed = self.committed(group, topic)?;
+            Ok(report::distance(&committed, &ends) == 0)
+        })
+        .await
+        .with_context(|| format!("the topic ends at {ends:?}, committed is {committed:?}"))?;
+        Ok(ends)
     }
 
     fn consumer(&self, group: &str) -> Result<BaseConsumer> {

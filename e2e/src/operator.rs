@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::kafka::Broker;
 use crate::process::Process;
+use crate::scene::Scene;
 use crate::{tools, wait};
 
 /// How long everything may take to be up: nodes, then a map, then forwarders that acknowledge it.
@@ -15,6 +17,41 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long it may take to stop everything it has started.
 const STOP_TIMEOUT: Duration = Duration::from_secs(40);
+
+const SHARD: &str = "
+apiVersion: fanout.openfactory.io/v1alpha1
+kind: NatsShard
+metadata: { name: NAME, namespace: factory, labels: { plant: p } }
+spec: { nodes: 2 }
+";
+
+const POOL: &str = "
+apiVersion: fanout.openfactory.io/v1alpha1
+kind: ForwarderPool
+metadata: { name: pool, namespace: factory }
+spec:
+  kafka: { bootstrapServers: \"BROKER\" }
+  source: { topic: TOPIC }
+  consumerGroup: GROUP
+  shardSelector: { matchLabels: { plant: p } }
+  replicas: 2
+";
+
+/// File and manifest of a shard of two nodes, which the pool of [`pool`] selects.
+#[must_use]
+pub fn shard(name: &str) -> (String, String) {
+    (format!("{name}.yaml"), SHARD.replace("NAME", name))
+}
+
+/// File and manifest of a pool of two forwarders of a scenario's topic: `factory.pool`.
+#[must_use]
+pub fn pool(scene: &Scene, broker: &Broker) -> (String, String) {
+    let manifest = POOL
+        .replace("BROKER", &broker.address())
+        .replace("TOPIC", scene.topic())
+        .replace("GROUP", scene.group());
+    ("pool.yaml".to_owned(), manifest)
+}
 
 /// An operator with its folder of resources and its state.
 #[derive(Debug)]
@@ -28,7 +65,7 @@ impl Operator {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(folder: &Path, resources: &[(&str, String)]) -> Result<Self> {
+    pub fn start(folder: &Path, resources: &[(impl AsRef<Path>, String)]) -> Result<Self> {
         let mut operator = Self {
             folder: folder.to_owned(),
             process: None,

@@ -17,9 +17,9 @@ use crate::kafka::{Broker, Positions};
 use crate::load::{Load, Pace};
 use crate::nats::Shard;
 use crate::process::{self, Process};
+use crate::report;
 use crate::report::Verdict;
 use crate::watch::Recorder;
-use crate::{report, wait};
 
 /// Partitions of a scenario's topic: several for each forwarder.
 pub const PARTITIONS: i32 = 6;
@@ -249,15 +249,10 @@ impl Scene {
     /// # Errors
     /// When something is not confirmed within 40 s.
     pub async fn everything_committed(&self) -> Result<Expected> {
-        let ends = self.broker.ends(&self.topic)?;
-        let mut committed = Positions::new();
-        wait::until("everything to be committed", SETTLE_TIMEOUT, async || {
-            committed = self.broker.committed(&self.group, &self.topic)?;
-            Ok(report::distance(&committed, &ends) == 0)
-        })
-        .await
-        .with_context(|| format!("the topic ends at {ends:?}, committed is {committed:?}"))?;
-        self.broker.expected(&self.topic, &ends)
+        let committed = self
+            .broker
+            .everything_committed(&self.group, &self.topic, SETTLE_TIMEOUT);
+        self.broker.expected(&self.topic, &committed.await?)
     }
 
     /// What the forwarders have committed.

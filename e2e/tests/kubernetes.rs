@@ -6,18 +6,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
-use ofa_e2e::kafka::{Broker, Positions};
+use ofa_e2e::kafka::Broker;
 use ofa_e2e::kubernetes::{Cluster, HOST};
 use ofa_e2e::load::{Load, Pace, asset};
 use ofa_e2e::operator::is_settled;
 use ofa_e2e::process::Process;
-use ofa_e2e::report::distance;
 use ofa_e2e::scene::say;
 use ofa_e2e::{subscriber, wait};
 use serde_json::Value;
 
 const TOPIC: &str = "ofa_assets";
 const GROUP: &str = "ofa_fan_out_layer_group";
+
+/// Everything written has to be committed within this, on a machine that does much else.
+const COMMIT: Duration = Duration::from_secs(90);
+
 const ASSETS: u64 = 20;
 
 /// Where clients of the cluster find the routing layer.
@@ -74,7 +77,7 @@ async fn play(cluster: &Cluster, folder: &Path) -> Result<()> {
     load.stop()?;
     settled(cluster, START).await?;
     say(&format!("all settled after {:.1} s", seconds(began)));
-    all_committed(&broker).await?;
+    broker.everything_committed(GROUP, TOPIC, COMMIT).await?;
     the_plugin_works(cluster, &factory)?;
 
     let from = broker.ends(TOPIC)?;
@@ -92,7 +95,7 @@ async fn play(cluster: &Cluster, folder: &Path) -> Result<()> {
     ];
     tokio::time::sleep(Duration::from_secs(5)).await;
     let written = load.stop()?;
-    let to = all_committed(&broker).await?;
+    let to = broker.everything_committed(GROUP, TOPIC, COMMIT).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     drop::<Process>(client);
 
@@ -286,17 +289,6 @@ async fn settled(cluster: &Cluster, limit: Duration) -> Result<()> {
         Ok(all_settled(cluster))
     })
     .await
-}
-
-async fn all_committed(broker: &Broker) -> Result<Positions> {
-    let ends = broker.ends(TOPIC)?;
-    wait::until(
-        "everything to be committed",
-        Duration::from_secs(90),
-        async || Ok(distance(&broker.committed(GROUP, TOPIC)?, &ends) == 0),
-    )
-    .await?;
-    Ok(ends)
 }
 
 fn seconds(since: Instant) -> f64 {

@@ -4,49 +4,23 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use ofa_e2e::load::Pace;
-use ofa_e2e::operator::Operator;
+use ofa_e2e::operator::{Operator, pool, shard};
 use ofa_e2e::report;
 use ofa_e2e::router::Router;
-use ofa_e2e::scene::{Scene, say, scenario};
+use ofa_e2e::scene::{say, scenario};
 use ofa_e2e::watch::Follower;
 use tokio::time::sleep;
-
-const SHARD: &str = "
-apiVersion: fanout.openfactory.io/v1alpha1
-kind: NatsShard
-metadata: { name: NAME, namespace: factory, labels: { plant: p } }
-spec: { nodes: 2 }
-";
-
-const POOL: &str = "
-apiVersion: fanout.openfactory.io/v1alpha1
-kind: ForwarderPool
-metadata: { name: pool, namespace: factory }
-spec:
-  kafka: { bootstrapServers: \"BROKER\" }
-  source: { topic: TOPIC }
-  consumerGroup: GROUP
-  shardSelector: { matchLabels: { plant: p } }
-  replicas: 2
-";
-
-fn resources(scene: &Scene) -> [(&'static str, String); 3] {
-    let pool = POOL
-        .replace("BROKER", &scene.broker().address())
-        .replace("TOPIC", scene.topic())
-        .replace("GROUP", scene.group());
-    [
-        ("line-1.yaml", SHARD.replace("NAME", "line-1")),
-        ("line-2.yaml", SHARD.replace("NAME", "line-2")),
-        ("pool.yaml", pool),
-    ]
-}
 
 /// No event needs the operator: nothing stops, nothing is restarted, nobody is even disconnected.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_data_plane_does_not_notice() {
     scenario("operator-killed", async |scene| {
-        let mut operator = Operator::start(scene.folder(), &resources(scene))?;
+        let resources = [
+            shard("line-1"),
+            shard("line-2"),
+            pool(scene, scene.broker()),
+        ];
+        let mut operator = Operator::start(scene.folder(), &resources)?;
         operator.wait_settled().await?;
         let router =
             Router::of_pool(&scene.broker().address(), "factory.pool", scene.folder()).await?;

@@ -9,31 +9,12 @@ use ofa_crds::shard_map::Shard;
 use ofa_e2e::crowd::Crowd;
 use ofa_e2e::kafka::Broker;
 use ofa_e2e::load::{Pace, asset};
-use ofa_e2e::operator::{Operator, is_settled};
+use ofa_e2e::operator::{Operator, is_settled, pool, shard};
 use ofa_e2e::replay::Replay;
 use ofa_e2e::router::Router;
 use ofa_e2e::scene::{Scene, say, scenario_with_own_broker_within};
 use ofa_e2e::{process, wait};
 use serde_json::Value;
-
-const SHARD: &str = "
-apiVersion: fanout.openfactory.io/v1alpha1
-kind: NatsShard
-metadata: { name: NAME, namespace: factory, labels: { plant: p } }
-spec: { nodes: 2 }
-";
-
-const POOL: &str = "
-apiVersion: fanout.openfactory.io/v1alpha1
-kind: ForwarderPool
-metadata: { name: pool, namespace: factory }
-spec:
-  kafka: { bootstrapServers: \"BROKER\" }
-  source: { topic: TOPIC }
-  consumerGroup: GROUP
-  shardSelector: { matchLabels: { plant: p } }
-  replicas: 2
-";
 
 /// Virtual nodes of a shard, unless a pool says otherwise.
 const RING_REPLICAS: u32 = 128;
@@ -100,11 +81,7 @@ async fn a_thousand_clients_at_twenty_thousand_events_a_second() {
 
 async fn play(scene: &Scene, broker: &Broker, size: Size) -> Result<()> {
     let mut files: Vec<(String, String)> = ["line-1", "line-2", "line-3"].map(shard).to_vec();
-    files.push(("pool.yaml".to_owned(), pool(scene, broker)));
-    let files: Vec<(&str, String)> = files
-        .iter()
-        .map(|(name, yaml)| (name.as_str(), yaml.clone()))
-        .collect();
+    files.push(pool(scene, broker));
     let operator = Operator::start(scene.folder(), &files)?;
     operator.wait_settled().await?;
     let (address, folder) = (broker.address(), scene.folder());
@@ -292,16 +269,6 @@ impl Play<'_> {
         let (_, pid) = forwarders.next().context("no forwarder runs")?;
         process::kill(pid.parse()?)
     }
-}
-
-fn shard(name: &str) -> (String, String) {
-    (format!("{name}.yaml"), SHARD.replace("NAME", name))
-}
-
-fn pool(scene: &Scene, broker: &Broker) -> String {
-    POOL.replace("BROKER", &broker.address())
-        .replace("TOPIC", scene.topic())
-        .replace("GROUP", scene.group())
 }
 
 fn object<'a>(status: &'a Value, kind: &str, name: &str) -> Option<&'a Value> {

@@ -5,11 +5,10 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ofa_e2e::kafka::{Broker, Positions};
+use ofa_e2e::kafka::Broker;
 use ofa_e2e::load::{Load, Pace, asset};
 use ofa_e2e::operator::is_settled;
 use ofa_e2e::process::Process;
-use ofa_e2e::report::distance;
 use ofa_e2e::scene::say;
 use ofa_e2e::subscriber;
 use ofa_e2e::swarm::{HOST, Swarm};
@@ -17,6 +16,10 @@ use ofa_e2e::wait;
 
 const TOPIC: &str = "ofa_assets";
 const GROUP: &str = "ofa_fan_out_layer_group";
+
+/// Everything written has to be committed within this, on a machine that does much else.
+const COMMIT: Duration = Duration::from_secs(90);
+
 const ASSETS: u64 = 20;
 
 /// Pulled up from nothing, on a machine with two cores.
@@ -61,7 +64,7 @@ async fn a_factory_runs_and_a_shard_is_rolled_under_load() -> Result<()> {
     ));
     load.stop()?;
     settled(&swarm, START).await?;
-    all_committed(&broker).await?;
+    broker.everything_committed(GROUP, TOPIC, COMMIT).await?;
 
     let from = broker.ends(TOPIC)?;
     let subscriber = subscribe(&swarm, folder.path())?;
@@ -92,7 +95,7 @@ async fn a_factory_runs_and_a_shard_is_rolled_under_load() -> Result<()> {
     ));
     tokio::time::sleep(Duration::from_secs(5)).await;
     let written = load.stop()?;
-    let to = all_committed(&broker).await?;
+    let to = broker.everything_committed(GROUP, TOPIC, COMMIT).await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     drop(subscriber);
 
@@ -203,15 +206,4 @@ async fn settled(swarm: &Swarm, limit: Duration) -> Result<()> {
     })
     .await
     .with_context(|| format!("{:#}", swarm.status()["items"]))
-}
-
-async fn all_committed(broker: &Broker) -> Result<Positions> {
-    let ends = broker.ends(TOPIC)?;
-    wait::until(
-        "everything to be committed",
-        Duration::from_secs(90),
-        async || Ok(distance(&broker.committed(GROUP, TOPIC)?, &ends) == 0),
-    )
-    .await?;
-    Ok(ends)
 }

@@ -1,6 +1,7 @@
 //! The conformance suite against processes of this machine, and what is particular to them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[macro_use]
 mod conformance;
 
 use std::path::Path;
@@ -18,6 +19,9 @@ use ofa_operator::platform::{
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
+
+/// Longer than a busy machine takes for anything here.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Ready 0.2 s after its start, ends on SIGTERM.
 const PROGRAM: &str =
@@ -154,18 +158,7 @@ macro_rules! conforms {
     };
 }
 
-conforms!(
-    creates_and_removes,
-    restarts_nothing_unasked,
-    scales_without_touching_the_others,
-    a_change_rolls_one_instance_at_a_time,
-    a_gated_change_waits_for_each_restart,
-    what_ends_unasked_is_restarted,
-    what_cannot_run_is_reported_and_recovers_when_repaired,
-    a_name_of_another_owner_is_not_taken_over,
-    generated_secrets_are_made_once,
-    addresses_are_stable,
-);
+every_case!(conforms[]);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_done_is_named_before_anything_is_changed() {
@@ -258,12 +251,16 @@ async fn the_end_leaves_nothing_behind() {
     let running = wait_for(&platform, &stubborn.id, |all| all.iter().any(|i| i.ready)).await;
     platform.shutdown().await;
     assert!(!runs(running[0].process.as_deref().unwrap()));
-    let left = processes_below(local.state.path());
-    assert_eq!(
-        left,
-        Vec::<String>::new(),
-        "children of a process go with it"
-    );
+    // A killed child is gone when the kernel has come round to it.
+    let begin = std::time::Instant::now();
+    while !processes_below(local.state.path()).is_empty() {
+        let left = processes_below(local.state.path());
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "children of a process go with it: {left:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn processes_below(state: &Path) -> Vec<String> {

@@ -101,6 +101,7 @@ impl Pump {
         let sink = shards.sink(*shard);
         if *at >= chunk.len() {
             reader.fill(chunk);
+            encoder.look_ahead(chunk.hash_keys());
             *at = 0;
         }
         let mut reached: BTreeMap<i32, i64> = BTreeMap::new();
@@ -115,7 +116,7 @@ impl Pump {
                             .next(record.partition)
                             .is_some_and(|next| record.offset < next);
                         if missed {
-                            hand_over(encoder, shards, *shard, &record, tenure);
+                            hand_over(encoder, shards, *shard, (&record, chunk.hash(*at)), tenure);
                         }
                         reached.insert(record.partition, record.offset + i64::from(missed));
                     }
@@ -159,10 +160,9 @@ fn hand_over(
     encoder: &mut Encoder,
     shards: &mut Shards,
     shard: usize,
-    record: &Record<'_>,
+    (record, hash): (&Record<'_>, KeyHash),
     tenure: Tenure,
 ) {
-    let hash = KeyHash::of(record.key.unwrap_or_default());
     // What cannot be forwarded was counted and logged by the main reader.
     if let Ok(routed) = encoder.route(record, hash, shards.map())
         && (routed.shard == shard || routed.second == Some(shard))

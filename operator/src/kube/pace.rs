@@ -35,10 +35,14 @@ pub(super) fn growing(since: Option<Timestamp>, now: Timestamp) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn condition(kind: &str, status: ConditionStatus, reason: &str) -> Condition {
+    pub(in crate::kube) fn condition(
+        kind: &str,
+        status: ConditionStatus,
+        reason: &str,
+    ) -> Condition {
         Condition {
             kind: kind.to_owned(),
             status,

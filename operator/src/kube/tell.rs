@@ -122,17 +122,7 @@ mod tests {
     use ofa_crds::api::RECONCILING;
 
     use super::*;
-
-    fn condition(kind: &str, status: ConditionStatus, reason: &str) -> Condition {
-        Condition {
-            kind: kind.to_owned(),
-            status,
-            observed_generation: None,
-            last_transition_time: "2026-01-01T00:00:00Z".to_owned(),
-            reason: reason.to_owned(),
-            message: String::new(),
-        }
-    }
+    use crate::kube::pace::tests::condition;
 
     #[test]
     fn only_another_story_is_news() {

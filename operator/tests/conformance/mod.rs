@@ -114,6 +114,25 @@ async fn gone(platform: &dyn DeploymentPlatform, id: &WorkloadId) {
     assert_eq!(platform.observe(id).await.unwrap(), None);
 }
 
+/// The cases that every platform is held to by itself, handed to a macro behind what stands in the brackets.
+macro_rules! every_case {
+    ($macro:ident[$($before:tt)*]) => {
+        $macro! {
+            $($before)*
+            creates_and_removes,
+            restarts_nothing_unasked,
+            scales_without_touching_the_others,
+            a_change_rolls_one_instance_at_a_time,
+            a_gated_change_waits_for_each_restart,
+            what_ends_unasked_is_restarted,
+            what_cannot_run_is_reported_and_recovers_when_repaired,
+            a_name_of_another_owner_is_not_taken_over,
+            generated_secrets_are_made_once,
+            addresses_are_stable,
+        }
+    };
+}
+
 pub async fn creates_and_removes(fixture: &dyn Fixture) {
     let platform = fixture.open().await;
     let foreign = fixture.foreign().await;

@@ -199,18 +199,7 @@ macro_rules! conforms {
     };
 }
 
-conforms!(
-    creates_and_removes,
-    restarts_nothing_unasked,
-    scales_without_touching_the_others,
-    a_change_rolls_one_instance_at_a_time,
-    a_gated_change_waits_for_each_restart,
-    what_ends_unasked_is_restarted,
-    what_cannot_run_is_reported_and_recovers_when_repaired,
-    a_name_of_another_owner_is_not_taken_over,
-    generated_secrets_are_made_once,
-    addresses_are_stable,
-);
+every_case!(conforms[]);
 
 #[tokio::test]
 async fn what_cannot_be_done_is_named_before_anything_is_changed() {

@@ -4,6 +4,7 @@
 #[path = "../changes/mod.rs"]
 mod changes;
 mod cluster;
+#[macro_use]
 #[path = "../conformance/mod.rs"]
 mod conformance;
 mod kafka;

@@ -11,6 +11,7 @@
 )]
 
 mod cluster;
+#[macro_use]
 #[path = "../conformance/mod.rs"]
 mod conformance;
 mod fixture;
@@ -62,18 +63,7 @@ fn trial(cluster: Option<&'static Cluster>, name: &'static str, nodes: Nodes, ca
 }
 
 fn trials(cluster: Option<&'static Cluster>) -> Vec<Trial> {
-    let mut all = trials!(cluster, Nodes::Stay, conformance:
-        creates_and_removes,
-        restarts_nothing_unasked,
-        scales_without_touching_the_others,
-        a_change_rolls_one_instance_at_a_time,
-        a_gated_change_waits_for_each_restart,
-        what_ends_unasked_is_restarted,
-        what_cannot_run_is_reported_and_recovers_when_repaired,
-        a_name_of_another_owner_is_not_taken_over,
-        generated_secrets_are_made_once,
-        addresses_are_stable,
-    );
+    let mut all = every_case!(trials[cluster, Nodes::Stay, conformance:]);
     all.extend(trials!(cluster, Nodes::Stay, particular:
         what_cannot_be_done_is_named_before_anything_is_changed,
         instances_with_an_identity_lie_apart_and_are_known_by_name,
