@@ -2,7 +2,7 @@
 # Variables: OFA_CACHE (where servers and tools are installed), and those named below.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e e2e-swarm bench soak chaos fmt lint generate check-generated
+.PHONY: help demo test e2e e2e-swarm bench soak chaos fuzz fmt lint generate check-generated
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ soak: ## the simulations of faults with 100,000 schedules
 
 chaos: ## 200 schedules of faults against real processes (OFA_CHAOS_SCHEDULES, OFA_CHAOS_SEED)
 	@OFA_CHAOS_SCHEDULES=$${OFA_CHAOS_SCHEDULES:-200} e2e/tools/test --test chaos -- --nocapture
+
+fuzz: ## what comes from outside, fed with anything (FUZZ_SECONDS=60 for each target)
+	@e2e/tools/fuzz
 
 fmt: ## format the code
 	@cargo fmt --all
