@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ofa_crds::api::{Condition, ConditionStatus, STALLED};
 use tracing::{error, info, warn};
 
+use crate::controllers::news::Reader;
 use crate::controllers::{
     Backends, Identity, Neighbours, Removal, asset_group, forwarder_pool, nats_shard, plain,
 };
@@ -149,7 +150,11 @@ impl Reconciler {
             Manifest::ForwarderPool(pool) => forwarder_pool::finalize(pool, &context).await,
         };
         let done = match removal {
-            Ok(Removal::Done) => self.store.forget(key),
+            Ok(Removal::Done) => {
+                let reader = Reader::of(key.kind.name(), &Identity::of(object.meta()));
+                self.backends.readers.remove(&reader);
+                self.store.forget(key)
+            }
             Ok(Removal::UnderWay) => Ok(()),
             Ok(Removal::Refused(why)) => self.refuse_removal(object, &why),
             Err(error) => self.refuse_removal(object, &error.to_string()),

@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{PlatformKind, RunArgs};
 use crate::controllers::control_plane::KafkaControlPlane;
+use crate::controllers::news::Readers;
 use crate::controllers::{Backends, Settings};
 use crate::engine::ksqldb::KsqlServers;
 use crate::http;
@@ -199,6 +200,7 @@ fn backends(args: &RunArgs, platform: Arc<dyn DeploymentPlatform>, state: &Path)
             ksqldb: args.ksqldb.clone(),
         },
         http: reqwest::Client::new(),
+        readers: Readers::default(),
         kafka_files: state.join("kafka"),
     }
 }
@@ -210,7 +212,7 @@ async fn watch_and_reconcile(
     stop: &CancellationToken,
 ) {
     let mut changes = reconciler.backends.platform.watch();
-    let mut news = reconciler.backends.control.watch();
+    let mut news = reconciler.backends.control.news();
     let mut streams = reconciler.backends.ksqldb.watch();
     let mut resync = tokio::time::interval(RESYNC_EVERY);
     let mut look = tokio::time::interval(LOOK_EVERY);
@@ -227,7 +229,7 @@ async fn watch_and_reconcile(
                 None => false,
             },
             _ = changes.changed() => true,
-            _ = news.changed() => true,
+            _ = news.next() => true,
             _ = streams.changed() => true,
             _ = resync.tick() => true,
         };
@@ -235,7 +237,7 @@ async fn watch_and_reconcile(
         if due && loaded {
             tokio::time::sleep(DEBOUNCE).await;
             changes.mark_unchanged();
-            news.mark_unchanged();
+            news.forget();
             streams.mark_unchanged();
             tokio::select! {
                 () = stop.cancelled() => return,

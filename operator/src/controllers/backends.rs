@@ -8,6 +8,7 @@ use ofa_crds::api::{AssetGroup, ForwarderPool, NatsShard};
 use super::control_plane::{ControlPlane, PoolRef};
 use super::forwarder_pool::validate::control_name;
 use super::group_plane::GroupPlane;
+use super::news::Readers;
 use super::{Context, Identity, Settings, kafka_connection};
 use crate::engine::ksqldb::KsqlServers;
 use crate::platform::DeploymentPlatform;
@@ -26,6 +27,8 @@ pub struct Backends {
     pub settings: Settings,
     /// For questions to NATS nodes.
     pub http: reqwest::Client,
+    /// Who is to hear of which news.
+    pub readers: Readers,
     /// Directory for the files with which the operator itself reaches Kafka.
     pub kafka_files: PathBuf,
 }
@@ -53,6 +56,7 @@ impl Backends {
             kafka_files: &self.kafka_files,
             settings: &self.settings,
             http: &self.http,
+            readers: &self.readers,
             shards: &neighbours.shards,
             scales,
             pools: &neighbours.pools,

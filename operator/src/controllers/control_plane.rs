@@ -12,6 +12,7 @@ use rdkafka::error::KafkaError;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::news::{Board, Listener, of_control_topic};
 pub use super::progress::Progress;
 use super::progress::Progresses;
 use super::settling::SeenMap;
@@ -117,8 +118,8 @@ pub trait ControlPlane: Send + Sync {
     /// How far a consumer group was a few seconds ago; `None` when Kafka cannot be asked.
     fn progress(&self, kafka: &KafkaSettings, topic: &str, group: &str) -> Option<Progress>;
 
-    /// A number that changes whenever there is something new to read.
-    fn watch(&self) -> watch::Receiver<u64>;
+    /// All that is new to read from now on.
+    fn news(&self) -> Listener;
 }
 
 /// The real one. It answers at once by what it has read so far; reading goes on in the background, so that
@@ -129,7 +130,7 @@ pub struct KafkaControlPlane {
     progress: Progresses,
     seen: Mutex<BTreeMap<String, SeenMap>>,
     pub(super) groups: Arc<Mutex<super::group_plane::Known>>,
-    pub(super) changes: watch::Sender<u64>,
+    pub(super) news: Board,
 }
 
 #[derive(Clone)]
@@ -142,14 +143,14 @@ impl KafkaControlPlane {
     /// Uses the control topic `topic` of every Kafka that pools name.
     #[must_use]
     pub fn new(topic: &str) -> Self {
-        let changes = watch::Sender::new(0);
+        let news = Board::default();
         Self {
             topic: topic.to_owned(),
             followed: Mutex::default(),
-            progress: Progresses::new(changes.clone()),
+            progress: Progresses::new(news.clone()),
             seen: Mutex::default(),
             groups: Arc::default(),
-            changes,
+            news,
         }
     }
 
@@ -166,7 +167,7 @@ impl KafkaControlPlane {
             topic,
         };
         tokio::spawn(ensure_topic(new.topic.clone()));
-        tokio::spawn(report_changes(new.state.clone(), self.changes.clone()));
+        tokio::spawn(report_changes(new.state.clone(), self.news.clone()));
         followed.insert(key, new.clone());
         Ok(new)
     }
@@ -190,16 +191,21 @@ async fn ensure_topic(topic: ControlTopic) {
     }
 }
 
-async fn report_changes(mut state: watch::Receiver<ControlState>, changes: watch::Sender<u64>) {
+async fn report_changes(mut state: watch::Receiver<ControlState>, news: Board) {
+    let mut before = ControlState::default();
     while state.changed().await.is_ok() {
-        changes.send_modify(|count| *count += 1);
+        let after = state.borrow_and_update().clone();
+        for piece in of_control_topic(&before, &after) {
+            news.tell(piece);
+        }
+        before = after;
     }
 }
 
 #[async_trait]
 impl ControlPlane for KafkaControlPlane {
-    fn watch(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    fn news(&self) -> Listener {
+        self.news.listen()
     }
 
     async fn published(&self, pool: &PoolRef) -> Result<Published, ControlPlaneError> {

@@ -13,6 +13,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::watch;
 
 use super::control_plane::{ControlPlaneError, KafkaControlPlane};
+use super::news::{News, Subject};
 use super::partitioning::{self, Partitioning};
 
 /// How long one request may take.
@@ -33,6 +34,17 @@ pub struct GroupSource {
     pub map_topic: String,
     /// The level.
     pub level: String,
+}
+
+impl GroupSource {
+    /// What there is news of when the groups change.
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        Subject::Level {
+            map_topic: self.map_topic.clone(),
+            level: self.level.clone(),
+        }
+    }
 }
 
 /// Kafka as the controller of groups uses it.
@@ -105,10 +117,11 @@ impl KafkaControlPlane {
         }
         let strategy = UnsLevel::every_value(source.level.as_str());
         let reader = DirectoryReader::follow(&source.kafka, &source.map_topic, strategy)?;
-        let (mut news, changes) = (reader.news.clone(), self.changes.clone());
+        let (mut changes, news) = (reader.news.clone(), self.news.clone());
+        let subject = source.subject();
         tokio::spawn(async move {
-            while news.changed().await.is_ok() {
-                changes.send_modify(|count| *count += 1);
+            while changes.changed().await.is_ok() {
+                news.tell(News::Of(subject.clone()));
                 // Thousands of assets that register together are one piece of news.
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
@@ -124,12 +137,12 @@ impl KafkaControlPlane {
             return;
         }
         known.ticking = true;
-        let changes = self.changes.clone();
+        let news = self.news.clone();
         tokio::spawn(async move {
             while state.has_changed().is_ok() {
                 tokio::time::sleep(IDLE_LOOK).await;
-                if !state.borrow().wanted.is_empty() {
-                    changes.send_modify(|count| *count += 1);
+                for (topic, _) in state.borrow().wanted.keys() {
+                    news.tell(News::Of(Subject::Service(topic.clone())));
                 }
             }
         });
@@ -231,7 +244,7 @@ impl GroupPlane for KafkaControlPlane {
                 .partitioning
                 .insert(key.clone(), (Instant::now(), answer));
             let (kafka, topic) = (kafka.clone(), topic.to_owned());
-            let (groups, changes) = (Arc::clone(&self.groups), self.changes.clone());
+            let (groups, news) = (Arc::clone(&self.groups), self.news.clone());
             tokio::task::spawn_blocking(move || {
                 let seen = partitioning::look(&kafka, &topic)
                     .inspect_err(
@@ -243,7 +256,7 @@ impl GroupPlane for KafkaControlPlane {
                     .partitioning
                     .insert(key, (Instant::now(), seen));
                 if seen != answer {
-                    changes.send_modify(|count| *count += 1);
+                    news.tell(News::Of(Subject::Partitioning(topic)));
                 }
             });
         }

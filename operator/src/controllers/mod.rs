@@ -8,6 +8,7 @@ pub mod forwarder_pool;
 pub mod group_plane;
 pub mod kafka_connection;
 pub mod nats_shard;
+pub mod news;
 pub mod partitioning;
 pub mod plain;
 mod progress;
@@ -43,6 +44,8 @@ pub struct Context<'a> {
     pub settings: &'a Settings,
     /// For questions to NATS nodes.
     pub http: &'a reqwest::Client,
+    /// Who is to hear of which news.
+    pub readers: &'a news::Readers,
     /// All shards, with their status.
     pub shards: &'a [NatsShard],
     /// Whether the number of a pool's forwarders can be set for it, through the scale subresource.

@@ -9,9 +9,9 @@ use ofa_crds::kafka::{ControlError, KafkaSettings};
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
-use tokio::sync::watch;
 
 use super::control_plane::{ControlPlaneError, PATIENCE};
+use super::news::{Board, News, Subject};
 
 /// How old an answer may be.
 const ASK_EVERY: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ pub struct Progress {
 /// All groups that somebody wants to know about.
 pub(super) struct Progresses {
     groups: Arc<Mutex<BTreeMap<String, Group>>>,
-    changes: watch::Sender<u64>,
+    news: Board,
 }
 
 struct Group {
@@ -61,11 +61,11 @@ struct Question {
 }
 
 impl Progresses {
-    /// Tells `changes` of news.
-    pub(super) fn new(changes: watch::Sender<u64>) -> Self {
+    /// Tells `news` of what has changed.
+    pub(super) fn new(news: Board) -> Self {
         Self {
             groups: Arc::default(),
-            changes,
+            news,
         }
     }
 
@@ -87,20 +87,14 @@ impl Progresses {
         wanted.wanted_at = Instant::now();
         let answer = wanted.answer;
         if nobody_asks {
-            tokio::spawn(ask_again_and_again(
-                self.groups.clone(),
-                self.changes.clone(),
-            ));
+            tokio::spawn(ask_again_and_again(self.groups.clone(), self.news.clone()));
         }
         answer
     }
 }
 
 /// Ends when nobody wants to know any more.
-async fn ask_again_and_again(
-    groups: Arc<Mutex<BTreeMap<String, Group>>>,
-    changes: watch::Sender<u64>,
-) {
+async fn ask_again_and_again(groups: Arc<Mutex<BTreeMap<String, Group>>>, news: Board) {
     loop {
         let questions: Vec<(String, Question)> = {
             let mut groups = groups.lock();
@@ -113,14 +107,15 @@ async fn ask_again_and_again(
             return;
         }
         let asked = futures::stream::iter(questions).for_each_concurrent(AT_A_TIME, |(key, it)| {
-            let (groups, changes) = (&groups, &changes);
+            let (groups, news) = (&groups, &news);
             async move {
                 let answer = tokio::task::spawn_blocking(move || ask(&it)).await;
                 let answer = answer.ok().and_then(Result::ok);
                 if let Some(group) = groups.lock().get_mut(&key)
                     && group.take(answer, Instant::now())
                 {
-                    changes.send_modify(|count| *count += 1);
+                    let of = group.question.group.clone();
+                    news.tell(News::Of(Subject::Progress(of)));
                 }
             }
         });

@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use super::kind::Kind;
 use super::shell::{Known, Shell, ShellError};
+use crate::controllers::news::News;
 use crate::platform::kubernetes::labels;
 
 /// Changes that come together are taken together: a rollout changes pods and their set many times a second.
@@ -58,6 +59,8 @@ pub async fn run(shell: Arc<Shell>, namespace: Option<&str>, stop: &Cancellation
         shell: shell.clone(),
     });
 
+    let of_pools = news(&reach, pools.store());
+    let of_groups = news(&reach, groups.store());
     let all_pools = pools.store();
     let pools = pools
         .watches(
@@ -65,11 +68,11 @@ pub async fn run(shell: Arc<Shell>, namespace: Option<&str>, stop: &Cancellation
             any(),
             move |shard| same_namespace(&all_pools, shard.meta().namespace.as_deref()),
         )
-        .reconcile_all_on(news_of_kafka(&shell));
+        .reconcile_on(of_pools);
     let pools = drive(children(pools, client, namespace), reach.clone(), stop);
     let shards = drive(children(shards, client, namespace), reach.clone(), stop);
     let groups = groups
-        .reconcile_all_on(news_of_kafka(&shell))
+        .reconcile_on(of_groups)
         .reconcile_all_on(news_of_ksqldb(&shell));
     let groups = drive(children(groups, client, namespace), reach, stop);
     future::join3(shards, pools, groups).await;
@@ -140,11 +143,31 @@ fn same_namespace<K: Kind>(
         .collect()
 }
 
-/// Something new stands on a control topic, or a lag has changed.
-fn news_of_kafka(shell: &Shell) -> impl Stream<Item = ()> + Send + 'static {
-    futures::stream::unfold(shell.backends.control.watch(), |mut news| async {
-        news.changed().await.ok().map(|()| ((), news))
+/// The resources of a kind that go by what there is news of in Kafka.
+fn news<K: Kind>(
+    reach: &Arc<Reach>,
+    all: Store<DeserializeGuard<K>>,
+) -> impl Stream<Item = ObjectRef<DeserializeGuard<K>>> + Send + 'static {
+    let (shell, listener) = (reach.shell.clone(), reach.shell.backends.control.news());
+    let begin = (shell, all, listener);
+    futures::stream::unfold(begin, |(shell, all, mut listener)| async {
+        let concerned: Vec<_> = match listener.next().await? {
+            News::OfAnything => {
+                let all = all.state().into_iter();
+                all.map(|guard| ObjectRef::from_obj(guard.as_ref()))
+                    .collect()
+            }
+            News::Of(subject) => {
+                let readers = shell.backends.readers.of(&subject, &K::kind(&()));
+                let readers = readers.iter();
+                readers
+                    .map(|it| ObjectRef::new(&it.name).within(&it.namespace))
+                    .collect()
+            }
+        };
+        Some((futures::stream::iter(concerned), (shell, all, listener)))
     })
+    .flatten()
 }
 
 /// A ksqlDB server has something new to tell.

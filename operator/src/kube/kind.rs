@@ -54,6 +54,11 @@ pub trait Kind:
     /// Names of the secrets of others that it refers to.
     fn secrets(&self) -> Vec<&str>;
 
+    /// It, where it is a pool: the only kind that has to know how a pool reaches Kafka to be brought about.
+    fn as_pool(&self) -> Option<&ForwarderPool> {
+        None
+    }
+
     /// When to look again at one that is as it should be, where no watch tells of what it goes by.
     fn look_again(_status: &Self::Status) -> Option<Duration> {
         None
@@ -101,6 +106,10 @@ impl Kind for NatsShard {
 }
 
 impl Kind for ForwarderPool {
+    fn as_pool(&self) -> Option<&ForwarderPool> {
+        Some(self)
+    }
+
     status_of!(ForwarderPoolStatus);
 
     async fn reconcile(&self, context: &Context<'_>) -> ForwarderPoolStatus {

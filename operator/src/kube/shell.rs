@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::kind::Kind;
 use super::pace::{growing, retry_after};
 use super::write::{FINALIZER, hold, let_go, scale};
+use crate::controllers::news::Reader;
 use crate::controllers::{Backends, Identity, Neighbours, Removal};
 use crate::metrics::Metrics;
 use crate::platform::WorkloadId;
@@ -81,7 +82,7 @@ impl Shell {
             // Its own change calls it up again.
             return Ok(Action::await_change());
         }
-        let neighbours = self.neighbours(namespace, known).await;
+        let neighbours = self.neighbours(namespace, known, object.as_pool()).await;
         let context = self.backends.context(&neighbours, true);
         let status = object.reconcile(&context).await;
         if let Some(replicas) = object.scale_to(&status) {
@@ -93,12 +94,17 @@ impl Shell {
         Ok(Action::requeue(next))
     }
 
-    /// Resources of the namespace; none is known of another one's.
-    async fn neighbours(&self, namespace: &str, known: &Known) -> Neighbours {
-        let pools = in_namespace(&known.pools, namespace);
+    /// Resources of the namespace; none is known of another one's. Of pools only those that are asked for: how one reaches
+    /// Kafka may take reading a secret.
+    async fn neighbours(
+        &self,
+        namespace: &str,
+        known: &Known,
+        pools: impl IntoIterator<Item = &ForwarderPool>,
+    ) -> Neighbours {
         Neighbours {
             shards: in_namespace(&known.shards, namespace),
-            pools: self.backends.pool_refs(&pools).await,
+            pools: self.backends.pool_refs(pools).await,
             asset_groups: in_namespace(&known.groups, namespace),
         }
     }
@@ -113,7 +119,8 @@ impl Shell {
             return Ok(Action::await_change());
         }
         let namespace = object.namespace().unwrap_or_default();
-        let neighbours = self.neighbours(&namespace, known).await;
+        let pools = in_namespace(&known.pools, &namespace);
+        let neighbours = self.neighbours(&namespace, known, &pools).await;
         let context = self.backends.context(&neighbours, true);
         let removal = if self.is_anothers(&object).await {
             Ok(Removal::Done)
@@ -123,6 +130,8 @@ impl Shell {
         match removal {
             Ok(Removal::Done) => {
                 let_go(api, &object).await?;
+                let reader = Reader::of(&K::kind(&()), &Identity::of(object.meta()));
+                self.backends.readers.remove(&reader);
                 return Ok(Action::await_change());
             }
             Ok(Removal::UnderWay) => {}

@@ -26,8 +26,8 @@ use crate::{group, pool, shard};
 /// Set for the process that holds nothing but the operator.
 const CHILD: &str = "OFA_FIGURES_NAMESPACE";
 
-/// Idle for this long: a resync of everything comes every ten minutes, and more often where something is under way.
-const IDLE: Duration = Duration::from_secs(120);
+/// Idle for this long: a resync of everything comes every ten minutes.
+const IDLE: Duration = Duration::from_secs(660);
 
 /// What the process with the operator tells every second.
 #[derive(Debug, Clone, Copy, Default)]

@@ -14,9 +14,9 @@ use ofa_operator::controllers::control_plane::{
     ControlPlane, ControlPlaneError, PoolRef, Progress, Published,
 };
 use ofa_operator::controllers::group_plane::{GroupPlane, GroupSource};
+use ofa_operator::controllers::news::{Board, Listener, News, Subject};
 use ofa_operator::controllers::partitioning::Partitioning;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 /// A control topic on which every forwarder acknowledges at once.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ pub(crate) struct Kafka {
     maps: Arc<Mutex<BTreeMap<String, Arc<ShardMap>>>>,
     progress: Arc<Mutex<Progress>>,
     groups: Arc<Mutex<BTreeMap<String, GroupService>>>,
-    changes: watch::Sender<u64>,
+    news: Board,
 }
 
 impl Kafka {
@@ -40,7 +40,7 @@ impl Kafka {
                 members: None,
             })),
             groups: Arc::default(),
-            changes: watch::Sender::new(0),
+            news: Board::default(),
         }
     }
 
@@ -53,7 +53,7 @@ impl Kafka {
         let mut progress = self.progress.lock();
         (progress.lag, progress.members) = (lag, members);
         drop(progress);
-        self.changed();
+        self.news.tell(News::OfAnything);
     }
 
     /// Topics of the groups that routers know of.
@@ -61,8 +61,8 @@ impl Kafka {
         self.groups.lock().keys().cloned().collect()
     }
 
-    fn changed(&self) {
-        self.changes.send_modify(|count| *count += 1);
+    fn tell(&self, subject: Subject) {
+        self.news.tell(News::Of(subject));
     }
 }
 
@@ -87,13 +87,13 @@ impl ControlPlane for Kafka {
         self.maps
             .lock()
             .insert(pool.name.clone(), Arc::new(map.clone()));
-        self.changed();
+        self.tell(Subject::Pool(pool.name.clone()));
         Ok(())
     }
 
     async fn withdraw(&self, pool: &PoolRef) -> Result<(), ControlPlaneError> {
         self.maps.lock().remove(&pool.name);
-        self.changed();
+        self.tell(Subject::Pool(pool.name.clone()));
         Ok(())
     }
 
@@ -104,8 +104,8 @@ impl ControlPlane for Kafka {
         })
     }
 
-    fn watch(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    fn news(&self) -> Listener {
+        self.news.listen()
     }
 }
 
@@ -137,7 +137,7 @@ impl GroupPlane for Kafka {
             Some(service) => self.groups.lock().insert(topic.to_owned(), service.clone()),
             None => self.groups.lock().remove(topic),
         };
-        self.changed();
+        self.tell(Subject::Service(topic.to_owned()));
         Ok(())
     }
 

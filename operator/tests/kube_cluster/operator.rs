@@ -9,6 +9,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::{reflector, watcher};
 use kube::{Api, api::ListParams, core::DeserializeGuard};
 use ofa_crds::kafka::KafkaSettings;
+use ofa_operator::controllers::news::Readers;
 use ofa_operator::controllers::{Backends, KsqlDbSettings, Settings};
 use ofa_operator::engine::ksqldb::KsqlServers;
 use ofa_operator::kube::kind::Kind;
@@ -44,6 +45,7 @@ fn release(version: &str, client: &Client, namespaces: Vec<String>, kafka: &Kafk
                 ksqldb: KsqlDbSettings::default(),
             },
             http: reqwest::Client::new(),
+            readers: Readers::default(),
             kafka_files,
         },
         recorder: shell::recorder(client.clone(), "test"),

@@ -21,6 +21,7 @@ use self::status::{Found, full_status, serves, shown, status};
 use self::validate::{Engine, ValidGroup, validate};
 use super::conditions::{Outcome, Progress};
 use super::group_plane::GroupSource;
+use super::news::{Reader, Subject};
 use super::{Context, Identity, Removal, kafka_connection};
 use crate::engine::{Group, StreamEngine};
 use crate::platform::PlatformError;
@@ -100,6 +101,7 @@ async fn steps(
         map_topic: valid.map_topic.clone(),
         level: valid.level.clone(),
     };
+    hear_of_changes(valid, &source, context);
     let read = context.groups.groups(&source).map_err(failed)?;
     if let Some(groups) = groups::groups(resource, valid, read.as_ref()) {
         found.groups = groups;
@@ -134,6 +136,17 @@ async fn steps(
     Ok((outcome, found))
 }
 
+fn hear_of_changes(valid: &ValidGroup, source: &GroupSource, context: &Context<'_>) {
+    let reader = Reader::of("AssetGroup", &valid.identity);
+    let of_engine = match valid.engine {
+        Engine::Native => Subject::Progress(build::consumer_group(valid)),
+        Engine::KsqlDb(_) => Subject::Partitioning(valid.source_topic.clone()),
+    };
+    for subject in [source.subject(), of_engine] {
+        context.readers.add(&reader, subject);
+    }
+}
+
 /// The services of all groups, and the removal of those of groups that have left.
 async fn serve(
     valid: &ValidGroup,
@@ -142,6 +155,11 @@ async fn serve(
     found: &mut Found,
     context: &Context<'_>,
 ) -> Result<Outcome, PlatformError> {
+    let reader = Reader::of("AssetGroup", &valid.identity);
+    for group in &found.groups.present {
+        let subject = Subject::Service(group.topic.clone());
+        context.readers.add(&reader, subject);
+    }
     let Some(table) = table(kafka, context) else {
         return Ok(Outcome::under_way(
             "ReadingControlTopic",

@@ -17,6 +17,7 @@ use self::status::{Observed, status, unacknowledged};
 use self::validate::{ValidPool, control_name, validate};
 use super::conditions::Outcome;
 use super::control_plane::{PoolRef, Published};
+use super::news::{Reader, Subject};
 use super::{Context, Identity, Removal, kafka_connection};
 use crate::platform::{PlatformError, WorkloadId};
 
@@ -91,6 +92,7 @@ async fn steps(
 ) -> Result<Outcome, PlatformError> {
     let paused = pool.spec.paused || valid.identity.paused;
     observed.forwarders = context.platform.observe(&valid.workload_id()).await?;
+    hear_of_changes(valid, context);
     let pool_ref = pool_ref(&valid.identity, context);
     let published = match pool_ref {
         Some(pool_ref) => Some(context.control.published(pool_ref).await),
@@ -127,6 +129,15 @@ async fn steps(
     let outcome = follow_map(valid, &shards, published, pool_ref, context, observed).await?;
     observed.autoscaling = autoscaling(pool, valid, observed);
     Ok(outcome)
+}
+
+fn hear_of_changes(valid: &ValidPool, context: &Context<'_>) {
+    let reader = Reader::of("ForwarderPool", &valid.identity);
+    let pool = Subject::Pool(control_name(&valid.identity));
+    let progress = Subject::Progress(valid.consumer_group.clone());
+    for subject in [pool, progress] {
+        context.readers.add(&reader, subject);
+    }
 }
 
 fn autoscaling(
