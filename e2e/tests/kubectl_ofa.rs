@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use ofa_e2e::kubectl::{ControlPlane, Kubectl};
-use ofa_e2e::router::Router;
+use ofa_e2e::serving::Serving;
 use serde_json::Value;
 
 const FACTORY: &str = "
@@ -158,8 +158,8 @@ async fn route(scene: &Scene<'_>, folder: &Path) -> Result<()> {
         "line-1".to_owned(),
         "nats://line-1-0.line-1.factory.svc:4222".to_owned(),
     )];
-    let router = Router::of_shards(&shards, folder).await?;
-    let told = scene.ofa(&["route", "CNC-0001", "--router", router.url()])?;
+    let router = Serving::router(&shards, None, folder).await?;
+    let told = scene.ofa(&["route", "CNC-0001", "--router", &router.url()])?;
     must_tell(
         &told,
         &["line-1", "CNC-0001.*", "line-1-0.line-1.factory.svc:4222"],

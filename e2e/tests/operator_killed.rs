@@ -6,8 +6,8 @@ use anyhow::ensure;
 use ofa_e2e::load::Pace;
 use ofa_e2e::operator::{Operator, pool, shard};
 use ofa_e2e::report;
-use ofa_e2e::router::Router;
 use ofa_e2e::scene::{say, scenario};
+use ofa_e2e::serving::Serving;
 use ofa_e2e::watch::Follower;
 use tokio::time::sleep;
 
@@ -22,10 +22,15 @@ async fn the_data_plane_does_not_notice() {
         ];
         let mut operator = Operator::start(scene.folder(), &resources)?;
         operator.wait_settled().await?;
-        let router =
-            Router::of_pool(&scene.broker().address(), "factory.pool", scene.folder()).await?;
-        let first = Follower::start(router.url(), "line-1", "follower-1").await?;
-        let second = Follower::start(router.url(), "line-2", "follower-2").await?;
+        let router = Serving::router_of_pool(
+            &scene.broker().address(),
+            "factory.pool",
+            None,
+            scene.folder(),
+        )
+        .await?;
+        let first = Follower::start(&router.url(), "line-1", "follower-1").await?;
+        let second = Follower::start(&router.url(), "line-2", "follower-2").await?;
         let before = operator.processes()?;
         ensure!(
             before.len() == 6,

@@ -10,9 +10,8 @@ use ofa_e2e::crowd::Crowd;
 use ofa_e2e::kafka::Broker;
 use ofa_e2e::load::{Pace, asset};
 use ofa_e2e::operator::{Operator, is_settled, pool, shard};
-use ofa_e2e::replay::Replay;
-use ofa_e2e::router::Router;
 use ofa_e2e::scene::{Scene, say, scenario_with_own_broker_within};
+use ofa_e2e::serving::Serving;
 use ofa_e2e::{process, wait};
 use serde_json::Value;
 
@@ -85,9 +84,9 @@ async fn play(scene: &Scene, broker: &Broker, size: Size) -> Result<()> {
     let operator = Operator::start(scene.folder(), &files)?;
     operator.wait_settled().await?;
     let (address, folder) = (broker.address(), scene.folder());
-    let replay = Replay::of_pool(&address, scene.topic(), "factory.pool", folder).await?;
-    let router = Router::of_pool_with_replay(&address, "factory.pool", &replay, folder).await?;
-    let crowd = Crowd::start(router.url(), size.clients, size.pace.assets).await?;
+    let replay = Serving::replay_of_pool(&address, scene.topic(), "factory.pool", folder).await?;
+    let router = Serving::router_of_pool(&address, "factory.pool", Some(&replay), folder).await?;
+    let crowd = Crowd::start(&router.url(), size.clients, size.pace.assets).await?;
     let load = scene.load(size.pace)?;
     let mut play = Play {
         scene,

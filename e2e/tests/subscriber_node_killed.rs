@@ -7,8 +7,8 @@ use ofa_client::Item;
 use ofa_e2e::forwarder::Settings;
 use ofa_e2e::load::Pace;
 use ofa_e2e::report;
-use ofa_e2e::router::Router;
 use ofa_e2e::scene::{say, scenario};
+use ofa_e2e::serving::Serving;
 use ofa_e2e::watch::Follower;
 use tokio::time::sleep;
 
@@ -18,8 +18,8 @@ use tokio::time::sleep;
 async fn what_a_subscriber_misses_is_announced() {
     scenario("subscriber-node-killed", async |scene| {
         let mut shards = scene.shards(1, 2).await?;
-        let router = Router::of_shards(&Settings::urls_of(&shards), scene.folder()).await?;
-        let follower = Follower::start(router.url(), shards[0].name(), "follower").await?;
+        let router = Serving::router(&Settings::urls_of(&shards), None, scene.folder()).await?;
+        let follower = Follower::start(&router.url(), shards[0].name(), "follower").await?;
         shards[0].node_of_client("follower").await?;
         let _forwarder = scene.forwarder("f1", &shards).await?;
         let load = scene.load(Pace::default())?;

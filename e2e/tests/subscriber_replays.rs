@@ -7,10 +7,9 @@ use ofa_client::{Event, Item};
 use ofa_e2e::forwarder::Settings;
 use ofa_e2e::load::Pace;
 use ofa_e2e::nats::Shard;
-use ofa_e2e::replay::Replay;
 use ofa_e2e::report;
-use ofa_e2e::router::Router;
 use ofa_e2e::scene::{Scene, say, scenario};
+use ofa_e2e::serving::Serving;
 use ofa_e2e::wait;
 use ofa_e2e::watch::Follower;
 use tokio::time::sleep;
@@ -29,16 +28,16 @@ const PACE: Pace = Pace {
 
 struct Stage {
     shards: Vec<Shard>,
-    replay: Replay,
-    router: Router,
+    replay: Serving,
+    router: Serving,
 }
 
 async fn stage(scene: &Scene) -> Result<Stage> {
     let shards = scene.shards(1, 2).await?;
     let urls = Settings::urls_of(&shards);
     let broker = scene.broker().address();
-    let replay = Replay::start(&broker, scene.topic(), &urls, scene.folder()).await?;
-    let router = Router::with_replay(&urls, &replay, scene.folder()).await?;
+    let replay = Serving::replay(&broker, scene.topic(), &urls, scene.folder()).await?;
+    let router = Serving::router(&urls, Some(&replay), scene.folder()).await?;
     Ok(Stage {
         shards,
         replay,
@@ -114,7 +113,7 @@ async fn nothing_is_missing_however_often_the_node_is_killed() {
             router,
         } = stage(scene).await?;
         let _forwarder = scene.forwarder("f1", &shards).await?;
-        let follower = Follower::start(router.url(), shards[0].name(), "follower").await?;
+        let follower = Follower::start(&router.url(), shards[0].name(), "follower").await?;
         shards[0].node_of_client("follower").await?;
         let kills = std::env::var("OFA_REPLAY_KILLS").ok();
         let kills = kills.and_then(|it| it.parse().ok()).unwrap_or(KILLS);
@@ -168,7 +167,7 @@ async fn what_a_quiet_asset_sent_meanwhile_arrives_without_a_further_event() {
             router,
         } = stage(scene).await?;
         let _forwarder = scene.forwarder("f1", &shards).await?;
-        let follower = Follower::start(router.url(), shards[0].name(), "follower").await?;
+        let follower = Follower::start(&router.url(), shards[0].name(), "follower").await?;
         let node = shards[0].node_of_client("follower").await?;
         let load = scene.load(PACE)?;
         sleep(Duration::from_secs(1)).await;
@@ -190,14 +189,15 @@ async fn a_replay_service_that_is_killed_too_costs_time_and_no_events() {
             router,
         } = stage(scene).await?;
         let _forwarder = scene.forwarder("f1", &shards).await?;
-        let follower = Follower::start(router.url(), shards[0].name(), "follower").await?;
+        let follower = Follower::start(&router.url(), shards[0].name(), "follower").await?;
         let node = shards[0].node_of_client("follower").await?;
         let load = scene.load(PACE)?;
         sleep(Duration::from_secs(1)).await;
         replay.kill()?;
         shards[0].kill(node)?;
         sleep(Duration::from_secs(1)).await;
-        replay.restart(scene.folder()).await?;
+        replay.run()?;
+        replay.wait_ready().await?;
         sleep(Duration::from_secs(1)).await;
         let expected = scene.settle(load).await?;
         must_be_complete(&expected, &follower).await

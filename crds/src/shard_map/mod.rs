@@ -1,5 +1,6 @@
 //! Which shard has an asset: an epoch and a sorted list of hash ranges.
 
+pub mod handover;
 mod wire;
 
 use serde::{Deserialize, Serialize};

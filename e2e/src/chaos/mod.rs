@@ -1,5 +1,6 @@
 //! Schedules of faults against the whole system, each drawn from a seed and repeatable by it.
 
+mod resharding;
 mod schedule;
 mod stage;
 

@@ -10,8 +10,8 @@ use rand::{Rng as _, SeedableRng as _};
 /// Forwarders on the stage.
 pub(super) const FORWARDERS: usize = 2;
 
-/// Shards on the stage, and nodes of each.
-pub(super) const SHARDS: usize = 2;
+/// Shards on the stage, of which the last comes and goes, and nodes of each.
+pub(super) const SHARDS: usize = 3;
 /// See [`SHARDS`].
 pub(super) const NODES: usize = 2;
 
@@ -40,8 +40,15 @@ pub enum Fault {
     KillNode(usize, usize),
     /// SIGSTOP, SIGCONT of a NATS node (shard, node).
     FreezeNode(usize, usize),
+    /// `kill -9` of the router.
+    KillRouter,
+    /// `kill -9` of the replay service.
+    KillReplay,
     /// `kill -9` of the broker.
     KillBroker,
+    /// The last shard comes, or goes if it is there, or a change that is under way is called off. It goes on by itself
+    /// for as long as it takes, while further faults happen.
+    Reshard,
 }
 
 impl Fault {
@@ -56,8 +63,12 @@ impl Fault {
                 Self::KillForwarder(one) | Self::StopForwarder(one) | Self::FreezeForwarder(one),
                 Self::KillForwarder(two) | Self::StopForwarder(two) | Self::FreezeForwarder(two),
             ) => one != two,
-            // A stop that is to end well needs the broker for its last commit.
-            (Self::KillBroker, Self::KillBroker | Self::StopForwarder(_))
+            // A second change would call off the first at once; and a stop that is to end well needs the broker for its
+            // last commit.
+            (Self::Reshard, Self::Reshard)
+            | (Self::KillRouter, Self::KillRouter)
+            | (Self::KillReplay, Self::KillReplay)
+            | (Self::KillBroker, Self::KillBroker | Self::StopForwarder(_))
             | (Self::StopForwarder(_), Self::KillBroker) => false,
             _ => true,
         }
@@ -121,6 +132,9 @@ fn fault(rng: &mut SmallRng) -> Fault {
         Fault::KillNode(shard, node),
         Fault::FreezeNode(shard, node),
         Fault::KillBroker,
+        Fault::Reshard,
+        Fault::KillRouter,
+        Fault::KillReplay,
     ];
     *all.choose(rng).unwrap_or(&Fault::KillBroker)
 }
@@ -158,10 +172,10 @@ mod tests {
     #[test]
     fn a_seed_decides_everything_and_every_fault_comes_by() {
         assert_eq!(Schedule::draw(7), Schedule::draw(7));
-        let schedules = (0..200).map(Schedule::draw);
+        let schedules = (0..400).map(Schedule::draw);
         let faults = schedules.flat_map(|it| it.steps).flat_map(|it| it.faults);
         let kinds: BTreeSet<String> = faults.map(|fault| format!("{fault:?}")).collect();
-        assert_eq!(kinds.len(), 3 * FORWARDERS + 2 * SHARDS * NODES + 1);
+        assert_eq!(kinds.len(), 3 * FORWARDERS + 2 * SHARDS * NODES + 4);
     }
 
     #[test]

@@ -1,23 +1,21 @@
-//! The system that is disturbed: a broker, two shards of two nodes, two forwarders, a router, a replay service and
-//! subscribers.
+//! The system that is disturbed: a broker, shards of two nodes, two forwarders, a router, a replay service, and clients
+//! that watch every asset.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use ofa_client::audit::Expected;
 use rustix::process::Signal;
 use tokio::time::sleep;
 
+use super::resharding::{POOL, Resharding};
 use super::schedule::{FORWARDERS, Fault, NODES, SHARDS};
-use crate::forwarder::{Forwarder, Settings};
+use crate::crowd::Crowd;
+use crate::forwarder::Forwarder;
 use crate::kafka::Broker;
 use crate::load::{Load, Pace};
 use crate::nats::Shard;
-use crate::replay::Replay;
-use crate::report::{self, Verdict};
-use crate::router::Router;
 use crate::scene::{Scene, say};
-use crate::watch::Follower;
+use crate::serving::Serving;
 
 /// Enough that every fault hits events, little enough that twenty schedules are compared in no time.
 const PACE: Pace = Pace {
@@ -34,14 +32,20 @@ const ARRIVAL: Duration = Duration::from_secs(30);
 /// How often it is looked whether they have.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Clients that share the assets.
+const CLIENTS: u64 = 5;
+
 pub(super) struct Stage<'a> {
     scene: &'a Scene,
     broker: Broker,
     shards: Vec<Shard>,
     forwarders: Vec<Option<Forwarder>>,
-    followers: Vec<Follower>,
-    _replay: Replay,
-    _router: Router,
+    resharding: Resharding,
+    /// Whether the last shard is, or is to be, in the map.
+    with_last: bool,
+    crowd: Crowd,
+    replay: Serving,
+    router: Serving,
     generations: usize,
     /// Events in Kafka.
     written: u64,
@@ -50,22 +54,21 @@ pub(super) struct Stage<'a> {
 impl<'a> Stage<'a> {
     pub(super) async fn set(scene: &'a Scene, broker: Broker) -> Result<Self> {
         let shards = scene.shards(SHARDS, NODES).await?;
-        let urls = Settings::urls_of(&shards);
-        let replay = Replay::start(&broker.address(), scene.topic(), &urls, scene.folder()).await?;
-        let router = Router::with_replay(&urls, &replay, scene.folder()).await?;
-        let mut followers = Vec::new();
-        for shard in &shards {
-            let name = format!("follower-{}", shard.name());
-            followers.push(Follower::start(router.url(), shard.name(), &name).await?);
-        }
+        let resharding = Resharding::start(&broker.settings(), &shards[..SHARDS - 1]).await?;
+        let (address, folder) = (broker.address(), scene.folder());
+        let replay = Serving::replay_of_pool(&address, scene.topic(), POOL, folder).await?;
+        let router = Serving::router_of_pool(&address, POOL, Some(&replay), folder).await?;
+        let crowd = Crowd::start(&router.url(), CLIENTS, PACE.assets).await?;
         let mut stage = Self {
             scene,
             broker,
             shards,
             forwarders: (0..FORWARDERS).map(|_| None).collect(),
-            followers,
-            _replay: replay,
-            _router: router,
+            resharding,
+            with_last: false,
+            crowd,
+            replay,
+            router,
             generations: 0,
             written: 0,
         };
@@ -82,12 +85,29 @@ impl<'a> Stage<'a> {
 
     pub(super) async fn inject(&mut self, fault: Fault) -> Result<()> {
         match fault {
-            Fault::KillForwarder(index) => self.take_forwarder(index)?.kill(),
-            Fault::StopForwarder(index) => self.take_forwarder(index)?.stop().await,
+            Fault::KillForwarder(index) => {
+                let (member, forwarder) = self.take_forwarder(index)?;
+                forwarder.kill()?;
+                self.resharding.ended(&member);
+                Ok(())
+            }
+            Fault::StopForwarder(index) => {
+                let (member, forwarder) = self.take_forwarder(index)?;
+                forwarder.stop().await?;
+                self.resharding.ended(&member);
+                Ok(())
+            }
             Fault::FreezeForwarder(index) => self.signal_forwarder(index, Signal::STOP),
             Fault::KillNode(shard, node) => self.shards[shard].kill(node),
             Fault::FreezeNode(shard, node) => self.shards[shard].freeze(node),
+            Fault::KillRouter => self.router.kill(),
+            Fault::KillReplay => self.replay.kill(),
             Fault::KillBroker => self.broker.kill(),
+            Fault::Reshard => {
+                self.with_last = !self.with_last;
+                let count = SHARDS - usize::from(!self.with_last);
+                self.resharding.want(&self.shards[..count])
+            }
         }
     }
 
@@ -99,7 +119,10 @@ impl<'a> Stage<'a> {
             Fault::FreezeForwarder(index) => self.signal_forwarder(index, Signal::CONT),
             Fault::KillNode(shard, node) => self.shards[shard].restart(node).await,
             Fault::FreezeNode(shard, node) => self.shards[shard].thaw(node),
+            Fault::KillRouter => self.router.run(),
+            Fault::KillReplay => self.replay.run(),
             Fault::KillBroker => self.broker.run().await,
+            Fault::Reshard => Ok(()),
         }
     }
 
@@ -108,35 +131,35 @@ impl<'a> Stage<'a> {
         sleep(EPILOGUE).await;
         self.written = load.stop()?;
         let expected = self.scene.everything_committed().await?;
-        let mut verdict = self.verdict(&expected);
+        let mut verdict = self.crowd.verdict(&expected);
         let mut waited = Duration::ZERO;
         while verdict.must_be_perfect().is_err() && waited < ARRIVAL {
             sleep(LOOK).await;
             waited += LOOK;
-            verdict = self.verdict(&expected);
+            verdict = self.crowd.verdict(&expected);
         }
         say(&format!("chaos: {verdict}"));
         verdict.must_be_perfect()
-    }
-
-    fn verdict(&self, expected: &Expected) -> Verdict {
-        let items = |follower: &Follower| (follower.shard().to_owned(), follower.items());
-        let lists: Vec<_> = self.followers.iter().map(items).collect();
-        report::of_items(expected, &lists)
     }
 
     /// Starts a forwarder without waiting: what it needs may be away.
     fn start_forwarder(&mut self, index: usize) -> Result<()> {
         self.generations += 1;
         let member = format!("f{index}-{}", self.generations);
-        let settings = self.scene.settings(&member, &self.shards);
+        let mut settings = self.scene.settings(&member, &[]);
+        let pool = ("FORWARDER_POOL".to_owned(), POOL.to_owned());
+        settings.variables.push(pool);
+        self.resharding.started(&member);
         let forwarder = self.scene.start(settings)?;
         self.forwarders[index] = Some(forwarder);
         Ok(())
     }
 
-    fn take_forwarder(&mut self, index: usize) -> Result<Forwarder> {
-        self.forwarders[index].take().context("no such forwarder")
+    /// A forwarder and its name. Until it has ended it may publish, and so a change waits for it.
+    fn take_forwarder(&mut self, index: usize) -> Result<(String, Forwarder)> {
+        let forwarder = self.forwarders[index].take();
+        let forwarder = forwarder.context("no such forwarder")?;
+        Ok((forwarder.member().to_owned(), forwarder))
     }
 
     fn signal_forwarder(&mut self, index: usize, signal: Signal) -> Result<()> {

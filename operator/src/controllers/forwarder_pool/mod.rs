@@ -2,7 +2,6 @@
 
 mod autoscale;
 pub mod build;
-pub mod handover;
 pub mod map;
 mod reshard;
 mod status;

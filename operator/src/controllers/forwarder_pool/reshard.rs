@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ofa_crds::shard_map::handover::{Action, GRACE, Reason, Seen, ends, step};
 use ofa_crds::{ControlRole, ShardMap, ShardName};
 
-use super::handover::{Action, Reason, Seen, ends, step};
 use super::map::{Candidate, Wanted, wanted};
 use super::status::{Observed, routers_behind, running_behind, unacknowledged};
 use super::validate::ValidPool;
@@ -72,6 +72,7 @@ fn decide(
         forwarders_behind: &running_behind(forwarders, published),
         routers_behind: &routers_behind(settling, published),
         routers_settled: settling.routers_settled,
+        grace: GRACE,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ofa_crds::shard_map::{KeyHash, Shard};
+use crate::shard_map::{KeyHash, Shard};
 use proptest::prelude::*;
 
 use super::*;
@@ -35,6 +35,7 @@ fn seen<'a>(published: &'a ShardMap, wanted: &'a ShardMap) -> Seen<'a> {
         forwarders_behind: &[],
         routers_behind: &[],
         routers_settled: GRACE,
+        grace: GRACE,
     }
 }
 
@@ -94,6 +95,7 @@ fn each_step_waits_for_those_who_act_by_it() {
     waits(&routers, Reason::Routers(vec!["x".into()]));
     let clients = Seen {
         routers_settled: GRACE - Duration::from_secs(1),
+        grace: GRACE,
         ..seen(&announced, &new)
     };
     waits(&clients, Reason::Clients(Duration::from_secs(1)));
@@ -211,6 +213,7 @@ impl World {
             forwarders_behind: &self.behind(&self.forwarders),
             routers_behind: &self.behind(&self.routers),
             routers_settled: if self.settled { GRACE } else { Duration::ZERO },
+            grace: GRACE,
         });
         if let Action::Publish(map) = &action {
             assert_eq!(map.epoch(), self.topic.epoch() + 1);

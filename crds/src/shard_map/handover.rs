@@ -17,8 +17,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ofa_crds::shard_map::HandoverPhase;
-use ofa_crds::{ShardMap, ShardName};
+use super::{HandoverPhase, ShardMap};
+use crate::ShardName;
 
 /// Clients learn of a new owner by asking the router: ours every 2 s whether there is another map, or every 10 s
 /// for each asset. So all of them have asked three times, of which one or the other may have failed.
@@ -41,6 +41,8 @@ pub struct Seen<'a> {
     pub routers_behind: &'a [String],
     /// How long all routers have acknowledged the published map.
     pub routers_settled: Duration,
+    /// How long clients are given from then on: [`GRACE`], where it is not known that they need less.
+    pub grace: Duration,
 }
 
 /// What is to be done next.
@@ -143,7 +145,7 @@ fn from_announce(seen: &Seen<'_>, map: &ShardMap) -> Action {
     if !seen.routers_behind.is_empty() {
         return Action::Wait(Reason::Routers(seen.routers_behind.to_vec()));
     }
-    match GRACE.checked_sub(seen.routers_settled) {
+    match seen.grace.checked_sub(seen.routers_settled) {
         Some(left) if !left.is_zero() => Action::Wait(Reason::Clients(left)),
         _ => Action::Publish(map.clone().commit(epoch)),
     }

@@ -1,0 +1,180 @@
+//! The program `serving` as a process: the router, and the replay service.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::process::Process;
+use crate::{http, ports, tools, wait};
+
+/// How long it may take until it has read what it needs.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Name and value of an environment variable.
+type Variable = (String, String);
+
+/// A program that answers by HTTP, always at the same address.
+#[derive(Debug)]
+pub struct Serving {
+    command: &'static str,
+    address: SocketAddr,
+    variables: Vec<Variable>,
+    folder: PathBuf,
+    process: Option<Process>,
+}
+
+impl Serving {
+    /// A router of these shards (name, and URLs separated by commas), which may know a replay service.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn router(
+        shards: &[(String, String)],
+        replay: Option<&Self>,
+        folder: &Path,
+    ) -> Result<Self> {
+        let replay = replay.map(|replay| variable("REPLAY_URL", &replay.url()));
+        let variables = of_shards(shards).into_iter().chain(replay).collect();
+        Self::start("router", variables, folder).await
+    }
+
+    /// A router that follows a pool's shard map, and may know a replay service.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn router_of_pool(
+        broker: &str,
+        pool: &str,
+        replay: Option<&Self>,
+        folder: &Path,
+    ) -> Result<Self> {
+        let mut variables = vec![
+            variable("KAFKA_BROKER", broker),
+            variable("FORWARDER_POOL", pool),
+            // One that is started again is the same one.
+            variable("APP_UUID", "router"),
+        ];
+        variables.extend(replay.map(|replay| variable("REPLAY_URL", &replay.url())));
+        Self::start("router", variables, folder).await
+    }
+
+    /// A replay service for a topic and these shards (name, and URLs separated by commas).
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn replay(
+        broker: &str,
+        topic: &str,
+        shards: &[(String, String)],
+        folder: &Path,
+    ) -> Result<Self> {
+        let mut variables = of_shards(shards);
+        variables.push(variable("KAFKA_BROKER", broker));
+        variables.push(variable("KAFKA_TOPIC", topic));
+        Self::start("replay", variables, folder).await
+    }
+
+    /// A replay service for a topic that follows a pool's shard map.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn replay_of_pool(
+        broker: &str,
+        topic: &str,
+        pool: &str,
+        folder: &Path,
+    ) -> Result<Self> {
+        let variables = vec![
+            variable("KAFKA_BROKER", broker),
+            variable("KAFKA_TOPIC", topic),
+            variable("FORWARDER_POOL", pool),
+        ];
+        Self::start("replay", variables, folder).await
+    }
+
+    async fn start(
+        command: &'static str,
+        mut variables: Vec<Variable>,
+        folder: &Path,
+    ) -> Result<Self> {
+        let address = ports::free()?;
+        variables.push(variable("BIND_ADDRESS", &address.ip().to_string()));
+        variables.push(variable("PORT", &address.port().to_string()));
+        let mut serving = Self {
+            command,
+            address,
+            variables,
+            folder: folder.to_owned(),
+            process: None,
+        };
+        serving.run()?;
+        serving.wait_ready().await?;
+        Ok(serving)
+    }
+
+    /// Starts it, again if it was killed; it is not waited for.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(&mut self) -> Result<()> {
+        let mut command = tools::own("serving")?;
+        command
+            .arg(self.command)
+            .envs(self.variables.iter().cloned());
+        self.process = Some(Process::start(self.command, &self.folder, command)?);
+        Ok(())
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// When it is not within half a minute.
+    pub async fn wait_ready(&self) -> Result<()> {
+        let what = format!("the {} to be ready", self.command);
+        wait::until(&what, READY_TIMEOUT, async || {
+            let answer = http::get(self.address, "/ready").await;
+            Ok(answer.is_ok_and(|(status, _)| status == 200))
+        })
+        .await
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        let process = self.process.take();
+        process
+            .with_context(|| format!("the {} does not run", self.command))?
+            .kill()
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The sum of a metric's samples whose labels contain `labels`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metric(&self, name: &str, labels: &str) -> Result<f64> {
+        let (_, text) = http::get(self.address, "/metrics").await?;
+        Ok(http::metric(&text, name, labels))
+    }
+}
+
+/// Shards as programs take them from their environment.
+fn of_shards(shards: &[(String, String)]) -> Vec<Variable> {
+    shards
+        .iter()
+        .map(|(name, urls)| variable(&format!("NATS_CLUSTER_{name}"), urls))
+        .collect()
+}
+
+fn variable(name: &str, value: &str) -> Variable {
+    (name.to_owned(), value.to_owned())
+}
