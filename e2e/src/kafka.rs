@@ -47,6 +47,10 @@ pub struct Broker {
     folder: PathBuf,
     listener: SocketAddr,
     controller: SocketAddr,
+    /// Protocol and address of further listeners.
+    further: Vec<(&'static str, SocketAddr)>,
+    /// Names and values of further environment variables.
+    variables: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -60,6 +64,8 @@ impl Broker {
             folder: folder.to_owned(),
             listener: ports::free()?,
             controller: ports::free()?,
+            further: Vec::new(),
+            variables: Vec::new(),
             process: None,
         };
         broker.run().await?;
@@ -75,10 +81,27 @@ impl Broker {
             folder: folder.to_owned(),
             listener: SocketAddr::new(address, ports::free()?.port()),
             controller: ports::free()?,
+            further: Vec::new(),
+            variables: Vec::new(),
             process: None,
         };
         broker.run().await?;
         Ok(broker)
+    }
+
+    /// Has the broker listen by this protocol too, from its next start on. Returns where.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn listen(&mut self, protocol: &'static str) -> Result<SocketAddr> {
+        let address = ports::free()?;
+        self.further.push((protocol, address));
+        Ok(address)
+    }
+
+    /// Has the broker take a setting from its next start on, by the name of its environment variable.
+    pub fn set(&mut self, variable: &str, value: impl Into<String>) {
+        self.variables.push((variable.to_owned(), value.into()));
     }
 
     /// The same broker without the right over its process: to ask it while another restarts it.
@@ -88,6 +111,8 @@ impl Broker {
             folder: self.folder.clone(),
             listener: self.listener,
             controller: self.controller,
+            further: self.further.clone(),
+            variables: self.variables.clone(),
             process: None,
         }
     }
@@ -121,13 +146,14 @@ impl Broker {
     /// When it does not.
     pub async fn run(&mut self) -> Result<()> {
         let mut command = tools::server("kafka-server")?;
-        command.env(
-            "KAFKA_LISTENERS",
-            format!(
-                "PLAINTEXT://{},CONTROLLER://{}",
-                self.listener, self.controller
-            ),
-        );
+        let own = [
+            ("PLAINTEXT", self.listener),
+            ("CONTROLLER", self.controller),
+        ];
+        let listeners = own.iter().chain(&self.further);
+        let listeners = listeners.map(|(protocol, address)| format!("{protocol}://{address}"));
+        command.env("KAFKA_LISTENERS", listeners.collect::<Vec<_>>().join(","));
+        command.envs(self.variables.iter().cloned());
         command.env("KAFKA_LOG_DIRS", self.folder.join("data"));
         command.env("KAFKA_HEAP_OPTS", HEAP);
         self.process = Some(Process::start("kafka", &self.folder, command)?);
