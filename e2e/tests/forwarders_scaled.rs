@@ -15,15 +15,33 @@ const REBALANCE: Duration = Duration::from_secs(15);
 /// Partitions change hands after everything on its way is confirmed and committed: nothing is even sent twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_change_hands_without_a_trace() {
-    scenario("forwarders-scaled", async |scene| {
+    scale("classic").await;
+}
+
+/// The same where the broker shares the partitions out.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_the_broker_shares_out_change_hands_without_a_trace() {
+    scale("consumer").await;
+}
+
+async fn scale(protocol: &str) {
+    scenario(&format!("forwarders-scaled-{protocol}"), async |scene| {
         let shards = scene.shards(2, 2).await?;
         let first = Recorder::start(&shards[0].nodes()[0]).await?;
         let second = Recorder::start(&shards[1].nodes()[0]).await?;
-        let one = scene.forwarder("f1", &shards).await?;
+        let start = async |member: &str| {
+            let mut settings = scene.settings(member, &shards);
+            let variable = ("KAFKA_GROUP_PROTOCOL".to_owned(), protocol.to_owned());
+            settings.variables.push(variable);
+            let mut forwarder = scene.start(settings)?;
+            forwarder.wait_ready().await?;
+            anyhow::Ok(forwarder)
+        };
+        let one = start("f1").await?;
         let load = scene.load(Pace::default())?;
         sleep(Duration::from_secs(1)).await;
 
-        let other = scene.forwarder("f2", &shards).await?;
+        let other = start("f2").await?;
         let half = usize::try_from(PARTITIONS)? / 2;
         wait::until(
             "both to have half of the partitions",

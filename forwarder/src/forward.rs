@@ -100,6 +100,7 @@ async fn forward(
         kafka: args.kafka.clone(),
         topic: args.topic.clone(),
         group: args.group.clone(),
+        protocol: args.group_protocol,
         offset_reset: args.offset_reset.clone(),
         client_id: member.clone(),
     };

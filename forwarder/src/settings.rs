@@ -10,6 +10,7 @@ use ofa_crds::shard_map::ShardMapError;
 use ofa_crds::{Shard, ShardMap, control, ring, wire};
 use thiserror::Error;
 
+use crate::consume::GroupProtocol;
 use crate::route::PayloadFormat;
 
 /// Prefix of the variables that name NATS clusters, upstream's way.
@@ -47,6 +48,9 @@ pub struct ForwardArgs {
     /// Consumer group; the forwarders of one group share the topic's partitions
     #[arg(long, env = "KAFKA_GROUP", default_value = wire::FORWARDER_GROUP)]
     pub(crate) group: String,
+    /// How the group shares its partitions out: by its members (cooperative-sticky), or by the broker (KIP-848, Kafka 4 or newer)
+    #[arg(long, env = "KAFKA_GROUP_PROTOCOL", default_value = "classic")]
+    pub(crate) group_protocol: GroupProtocol,
     /// Where a partition without committed position begins
     #[arg(long, env = "KAFKA_AUTO_OFFSET_RESET", default_value = "latest", value_parser = ["earliest", "latest"])]
     pub(crate) offset_reset: String,

@@ -12,4 +12,4 @@ pub(crate) use context::Rebalance;
 pub(crate) use headers::Headers;
 pub(crate) use range_reader::RangeReader;
 pub use source::SourceError;
-pub(crate) use source::{Source, SourceSettings};
+pub(crate) use source::{GroupProtocol, Source, SourceSettings};

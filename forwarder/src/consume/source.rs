@@ -13,12 +13,22 @@ use super::context::{Context, Rebalance};
 use super::range_reader::RangeReader;
 use crate::fetch::{Chunk, FetchError, FetchSettings, Fetcher, ReadAhead};
 
+/// How a group shares its partitions out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum GroupProtocol {
+    /// Its members do, by the cooperative-sticky strategy (KIP-429).
+    Classic,
+    /// The broker does (KIP-848); session and heartbeats are settings of the broker.
+    Consumer,
+}
+
 /// What is read, and as whom.
 #[derive(Debug, Clone)]
 pub(crate) struct SourceSettings {
     pub(crate) kafka: KafkaSettings,
     pub(crate) topic: String,
     pub(crate) group: String,
+    pub(crate) protocol: GroupProtocol,
     /// `earliest` or `latest`: where a partition without committed position begins.
     pub(crate) offset_reset: String,
     /// The name of this member, for the broker's logs.
@@ -78,9 +88,12 @@ const READ_AHEAD: ReadAhead = ReadAhead {
 };
 
 /// A crashed forwarder's partitions move after this time. Brokers allow 6 s at least by default
-/// (`group.min.session.timeout.ms`), and with the heartbeat below a move takes at most 8 s.
+/// (`group.min.session.timeout.ms`), so that a move takes at most 8 s.
 const SESSION_TIMEOUT_MS: &str = "6000";
-const HEARTBEAT_MS: &str = "1500";
+
+/// A member hears by its next heartbeat that partitions change hands, and a forwarder that comes needs two such rounds: so a
+/// planned hand-over takes about twice this time. A few small requests a second from each forwarder are nothing to a broker.
+const HEARTBEAT_MS: &str = "200";
 
 impl SourceSettings {
     /// What reads the records.
@@ -132,10 +145,14 @@ impl Source {
             .set("client.id", &settings.client_id)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", SESSION_TIMEOUT_MS)
-            .set("heartbeat.interval.ms", HEARTBEAT_MS)
             .set("topic.metadata.refresh.interval.ms", "30000");
+        match settings.protocol {
+            GroupProtocol::Classic => config
+                .set("partition.assignment.strategy", "cooperative-sticky")
+                .set("session.timeout.ms", SESSION_TIMEOUT_MS)
+                .set("heartbeat.interval.ms", HEARTBEAT_MS),
+            GroupProtocol::Consumer => config.set("group.protocol", "consumer"),
+        };
         let consumer = config.create_with_context(Context::default());
         Ok(Self {
             consumer: consumer.map_err(|source| SourceError::Client {

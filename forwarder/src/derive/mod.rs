@@ -53,7 +53,7 @@ use tracing::info;
 pub use output::Format;
 pub use settings::DeriveArgs;
 
-use crate::consume::{Source, SourceError, SourceSettings};
+use crate::consume::{GroupProtocol, Source, SourceError, SourceSettings};
 use crate::forward::open_source;
 use crate::health::Health;
 use crate::http;
@@ -172,6 +172,7 @@ fn source_settings(args: &DeriveArgs, member: &str) -> SourceSettings {
         kafka: args.kafka.clone(),
         topic: args.topic.clone(),
         group: args.group.clone(),
+        protocol: GroupProtocol::Classic,
         offset_reset: args.offset_reset.clone(),
         client_id: member.to_owned(),
     }
