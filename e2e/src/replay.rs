@@ -35,6 +35,21 @@ impl Replay {
         Self::begin(broker, topic, of_shards(shards), folder).await
     }
 
+    /// The same where forwarders publish what stands in the topic.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn verbatim(
+        broker: &str,
+        topic: &str,
+        shards: &[(String, String)],
+        folder: &Path,
+    ) -> Result<Self> {
+        let mut variables = of_shards(shards);
+        variables.push(("PAYLOAD".to_owned(), "Verbatim".to_owned()));
+        Self::begin(broker, topic, variables, folder).await
+    }
+
     /// Starts a service for a topic that follows a pool's shard map, and waits until it is ready.
     ///
     /// # Errors
