@@ -119,6 +119,7 @@ fn as_text(asset: &AssetUuid, item: &Item) -> String {
         Item::Reconnected { shard, node } => {
             format!("! {asset}: connected to node {node} of shard {shard}")
         }
+        Item::Complete { next } => format!("! {asset}: nothing is missing below {next:?}"),
     }
 }
 
@@ -153,6 +154,7 @@ fn as_json(asset: &AssetUuid, item: &Item) -> Value {
         Item::Reconnected { shard, node } => {
             json!({ "reconnected": { "asset": asset, "shard": shard, "node": node } })
         }
+        Item::Complete { next } => json!({ "complete": { "asset": asset, "next": next } }),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::replay::join::{CHECK_INTERVAL, resume};
 use crate::replay::{Join, ReplayError, Replayer, Scope};
 use crate::router::{Route, RouterClient, RouterError, Shards};
 use crate::sequencer::Heads;
-use crate::subscription::{SubscribeOptions, Subscription};
+use crate::subscription::{Since, SubscribeOptions, Subscription};
 
 /// Requests to the router at a time: enough to ask for 1,000 assets in a moment, too few to hurt.
 const CONCURRENT_LOOKUPS: usize = 16;
@@ -122,6 +122,22 @@ impl Client {
         self.shared.router.shards().await
     }
 
+    /// The topic that the forwarders read, and for each of its partitions the offset that comes next: everything written
+    /// before this call lies below.
+    ///
+    /// # Errors
+    /// When the router names no replay service, or that does not answer.
+    pub async fn ends(&self) -> Result<Since, ClientError> {
+        if !self.shared.replayer.is_there()
+            && let Some(shards) = self.shared.router.shards().await?
+        {
+            self.shared.replayer.set_url(shards.replay_url.as_deref());
+        }
+        let ends = self.shared.replayer.heads().await;
+        let (topic, next) = ends.map_err(ClientError::Replay)?;
+        Ok(Since { topic, next })
+    }
+
     /// Watches all attributes of an asset, with defaults.
     ///
     /// # Errors
@@ -206,7 +222,7 @@ impl Shared {
         options: &SubscribeOptions,
     ) -> Result<Join, ClientError> {
         let mut join = Join::new(scope, self.check_interval);
-        let resumes = !options.from.is_empty();
+        let resumes = !options.from.is_empty() || options.since.is_some();
         if !self.replayer.is_there() {
             return if resumes {
                 Err(ClientError::Resume(Arc::new(ReplayError::None)))
@@ -224,8 +240,10 @@ impl Shared {
         let heads = heads.unwrap_or_else(|_| Err(Arc::new(ReplayError::Silent)));
         match heads {
             Ok((topic, heads)) => {
-                let cursors = cursors(&options.from, &topic)?;
-                let since = resume(heads, &cursors);
+                let since = match &options.since {
+                    Some(since) => begin_at(since, &heads, &topic)?,
+                    None => resume(heads, &cursors(&options.from, &topic)?),
+                };
                 join.begin(&topic, since, resumes, Instant::now());
             }
             Err(why) if resumes => return Err(ClientError::Resume(why)),
@@ -271,6 +289,17 @@ impl Shared {
         connections.insert(shard.to_owned(), Arc::downgrade(&connection));
         Ok(connection)
     }
+}
+
+/// Where each partition of the topic begins.
+fn begin_at(since: &Since, heads: &Heads, topic: &str) -> Result<Heads, ClientError> {
+    if since.topic != topic {
+        let (wanted, topic) = (since.topic.clone(), topic.to_owned());
+        let error = ReplayError::WrongTopic { wanted, topic };
+        return Err(ClientError::Resume(Arc::new(error)));
+    }
+    let first = |partition: &u32| since.next.get(partition).copied().unwrap_or(0);
+    Ok(heads.keys().map(|it| (*it, first(it))).collect())
 }
 
 /// The last offset seen on each partition of the topic that is replayed.

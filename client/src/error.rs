@@ -38,6 +38,9 @@ pub enum ClientError {
     /// The subscription was to resume, and nobody has what was missed.
     #[error("cannot resume from a cursor: {0}")]
     Resume(Arc<ReplayError>),
+    /// The end of the topic cannot be told.
+    #[error(transparent)]
+    Replay(Arc<ReplayError>),
     /// The shard map has no such shard.
     #[error("there is no shard '{name}'; there are: {known}")]
     UnknownShard {

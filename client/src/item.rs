@@ -1,5 +1,6 @@
 //! What a subscription yields.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::event::Event;
@@ -35,6 +36,12 @@ pub enum Item {
         shard: String,
         /// Name of the node.
         node: String,
+    },
+    /// Every event of the asset below these offsets was yielded, or named in a gap, before this. Only with
+    /// [`SubscribeOptions::progress`](crate::SubscribeOptions), and where there is a replay service to ask.
+    Complete {
+        /// For each partition of the topic the first offset of which that is not known.
+        next: BTreeMap<u32, u64>,
     },
 }
 

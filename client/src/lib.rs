@@ -45,4 +45,4 @@ pub use event::{DecodeError, Event};
 pub use item::{Cause, Extent, Gap, Item};
 pub use replay::ReplayError;
 pub use router::{Route, RouterClient, RouterError};
-pub use subscription::{SubscribeOptions, Subscription};
+pub use subscription::{Since, SubscribeOptions, Subscription};

@@ -70,6 +70,10 @@ impl Outbox {
 
     /// Queues an item that was asked for, or that waited for one: it finds room.
     pub(crate) fn push_patiently(&mut self, item: Item) -> Result<(), Closed> {
+        if matches!(item, Item::Complete { .. }) && self.leaves_out() {
+            // It would come before what was left out is named. The next one says it too.
+            return Ok(());
+        }
         self.backlog.push_back(item);
         self.flush()
     }
@@ -116,7 +120,7 @@ impl Outbox {
                 ..
             }) => self.note_range((asset, topic, partition), (first, last)),
             Item::Gap(_) => self.missed_unknown = true,
-            Item::Stale(_) => {}
+            Item::Stale(_) | Item::Complete { .. } => {}
             Item::Moved { .. } | Item::Disconnected { .. } | Item::Reconnected { .. } => {
                 if self.notices.len() == MAX_NOTICES {
                     self.notices.pop_front();

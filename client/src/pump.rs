@@ -130,7 +130,7 @@ pub(crate) struct Pump {
     join: Join,
     answer: Option<mpsc::Receiver<Part>>,
     outbox: Outbox,
-    stale: bool,
+    options: SubscribeOptions,
     due: Vec<Item>,
     /// Whether what is due was asked for, or waited for an answer.
     patient: bool,
@@ -145,8 +145,7 @@ impl Pump {
         join: Join,
         options: &SubscribeOptions,
     ) -> Subscription {
-        let SubscribeOptions { queue, stale, .. } = options;
-        let (sender, items) = mpsc::channel((*queue).max(1));
+        let (sender, items) = mpsc::channel(options.queue.max(1));
         let pump = Self {
             shared,
             current: source,
@@ -155,7 +154,7 @@ impl Pump {
             join,
             answer: None,
             outbox: Outbox::new(sender),
-            stale: *stale,
+            options: options.clone(),
             due: Vec::new(),
             patient: false,
         };
@@ -338,7 +337,7 @@ impl Pump {
     fn send_due(&mut self) -> Result<(), Closed> {
         let patient = std::mem::take(&mut self.patient);
         for item in self.due.drain(..) {
-            if matches!(item, Item::Stale(_)) && !self.stale {
+            if !self.options.want(&item) {
                 continue;
             }
             if patient {

@@ -1,5 +1,6 @@
 //! What a client holds while it watches.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -19,6 +20,30 @@ pub struct SubscribeOptions {
     /// Resumes after these cursors, one for each partition; elsewhere the subscription begins now. For one asset the
     /// cursor of its last event that was seen is enough, unless it appears on several partitions.
     pub from: Vec<Cursor>,
+    /// Begins exactly here, wherever that is; wins over `from`.
+    pub since: Option<Since>,
+    /// Whether it is told how far the subscription is complete ([`Item::Complete`]).
+    pub progress: bool,
+}
+
+/// A place between two events of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Since {
+    /// The topic that the forwarders read.
+    pub topic: String,
+    /// For each partition the first offset that is wanted; of one that is not named everything is.
+    pub next: BTreeMap<u32, u64>,
+}
+
+impl SubscribeOptions {
+    /// Whether an item is to be yielded.
+    pub(crate) fn want(&self, item: &Item) -> bool {
+        match item {
+            Item::Stale(_) => self.stale,
+            Item::Complete { .. } => self.progress,
+            _ => true,
+        }
+    }
 }
 
 impl Default for SubscribeOptions {
@@ -28,6 +53,8 @@ impl Default for SubscribeOptions {
             queue: 1024,
             stale: false,
             from: Vec::new(),
+            since: None,
+            progress: false,
         }
     }
 }

@@ -142,7 +142,10 @@ async fn follow(name: String, mut subscription: Subscription, taken: Arc<Mutex<T
                 wait.moved(Instant::now());
             }
             Item::Gap(_) => taken.gaps += 1,
-            Item::Stale(_) | Item::Disconnected { .. } | Item::Reconnected { .. } => {}
+            Item::Stale(_)
+            | Item::Disconnected { .. }
+            | Item::Reconnected { .. }
+            | Item::Complete { .. } => {}
         }
     }
 }

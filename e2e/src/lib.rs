@@ -20,6 +20,7 @@ pub mod process;
 pub mod report;
 pub mod scene;
 pub mod serving;
+pub mod sse;
 pub mod subscriber;
 pub mod swarm;
 pub mod tools;

@@ -135,6 +135,25 @@ impl Shard {
         .await
     }
 
+    /// What clients of this name are subscribed to, sorted.
+    ///
+    /// # Errors
+    /// When a node does not answer.
+    pub async fn subjects_of_client(&self, name: &str) -> Result<Vec<String>> {
+        let mut subjects = Vec::new();
+        for node in &self.nodes {
+            let answer = http::get_json(node.monitor, "/connz?subs=1").await?;
+            let connections = answer["connections"].as_array().into_iter().flatten();
+            for connection in connections.filter(|it| it["name"] == name) {
+                let all = connection["subscriptions_list"].as_array();
+                let texts = all.into_iter().flatten().filter_map(Value::as_str);
+                subjects.extend(texts.map(str::to_owned));
+            }
+        }
+        subjects.sort();
+        Ok(subjects)
+    }
+
     async fn node_with(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<usize> {
         wait::for_some(what, SESSION_TIMEOUT, async || {
             for (index, node) in self.nodes.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The program `serving` as a process: the router, and the replay service.
+//! The program `serving` as a process: the router, the replay service, and groups' services.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,13 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Name and value of an environment variable.
 type Variable = (String, String);
 
+/// How long an orderly stop may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// A program that answers by HTTP, always at the same address.
 #[derive(Debug)]
 pub struct Serving {
+    name: String,
     command: &'static str,
     address: SocketAddr,
     variables: Vec<Variable>,
@@ -94,7 +98,54 @@ impl Serving {
         Self::start("replay", variables, folder).await
     }
 
-    async fn start(
+    /// A replay service where forwarders publish a topic's records byte by byte.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn replay_verbatim(
+        broker: &str,
+        topic: &str,
+        shards: &[(String, String)],
+        folder: &Path,
+    ) -> Result<Self> {
+        let mut variables = of_shards(shards);
+        variables.push(variable("KAFKA_BROKER", broker));
+        variables.push(variable("KAFKA_TOPIC", topic));
+        variables.push(variable("PAYLOAD", "Verbatim"));
+        Self::start("replay", variables, folder).await
+    }
+
+    /// An instance of a group's service for a derived topic, with further variables. It does not run yet.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn group(
+        name: &str,
+        broker: &str,
+        topic: &str,
+        further: &[(&str, &str)],
+        folder: &Path,
+    ) -> Result<Self> {
+        let usual = [
+            ("ASSET_GROUP", "Weld"),
+            ("GROUP_TOPIC", topic),
+            ("KAFKA_BROKER", broker),
+            ("APP_UUID", name),
+        ];
+        let all = usual.iter().chain(further);
+        let variables = all.map(|(name, value)| variable(name, value)).collect();
+        Self::new(name, "group", variables, folder)
+    }
+
+    async fn start(command: &'static str, variables: Vec<Variable>, folder: &Path) -> Result<Self> {
+        let mut serving = Self::new(command, command, variables, folder)?;
+        serving.run()?;
+        serving.wait_ready().await?;
+        Ok(serving)
+    }
+
+    fn new(
+        name: &str,
         command: &'static str,
         mut variables: Vec<Variable>,
         folder: &Path,
@@ -102,16 +153,14 @@ impl Serving {
         let address = ports::free()?;
         variables.push(variable("BIND_ADDRESS", &address.ip().to_string()));
         variables.push(variable("PORT", &address.port().to_string()));
-        let mut serving = Self {
+        Ok(Self {
+            name: name.to_owned(),
             command,
             address,
             variables,
             folder: folder.to_owned(),
             process: None,
-        };
-        serving.run()?;
-        serving.wait_ready().await?;
-        Ok(serving)
+        })
     }
 
     /// Starts it, again if it was killed; it is not waited for.
@@ -123,7 +172,7 @@ impl Serving {
         command
             .arg(self.command)
             .envs(self.variables.iter().cloned());
-        self.process = Some(Process::start(self.command, &self.folder, command)?);
+        self.process = Some(Process::start(&self.name, &self.folder, command)?);
         Ok(())
     }
 
@@ -132,7 +181,7 @@ impl Serving {
     /// # Errors
     /// When it is not within half a minute.
     pub async fn wait_ready(&self) -> Result<()> {
-        let what = format!("the {} to be ready", self.command);
+        let what = format!("{} to be ready", self.name);
         wait::until(&what, READY_TIMEOUT, async || {
             let answer = http::get(self.address, "/ready").await;
             Ok(answer.is_ok_and(|(status, _)| status == 200))
@@ -145,10 +194,22 @@ impl Serving {
     /// # Errors
     /// When it does not run.
     pub fn kill(&mut self) -> Result<()> {
+        self.take()?.kill()
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Errors
+    /// When it does not end within 15 s, or with a failure.
+    pub async fn stop(&mut self) -> Result<()> {
+        let status = self.take()?.terminate(STOP_TIMEOUT).await?;
+        anyhow::ensure!(status.success(), "{} ended with {status}", self.name);
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Process> {
         let process = self.process.take();
-        process
-            .with_context(|| format!("the {} does not run", self.command))?
-            .kill()
+        process.with_context(|| format!("{} does not run", self.name))
     }
 
     /// Its URL.

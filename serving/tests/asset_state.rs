@@ -99,11 +99,11 @@ async fn ksqldb_and_the_local_state_say_the_same() {
         filled.apply(vec![Change { asset, columns }], []).unwrap();
     }
     let by_ksqldb = State {
-        local: local(),
+        local: Some(local()),
         ksql: Some(KsqlState::new(&ksqldb(&table).await, "assets").unwrap()),
     };
     let by_store = State {
-        local: filled,
+        local: Some(filled),
         ksql: None,
     };
     let encode = |text: &str| {
@@ -145,7 +145,7 @@ async fn while_ksqldb_cannot_answer_the_local_state_does() {
         (ksqldb(&table).await, "no_such_table"),
     ] {
         let state = State {
-            local: Arc::clone(&store),
+            local: Some(Arc::clone(&store)),
             ksql: Some(KsqlState::new(&url, name).unwrap()),
         };
         let (status, item) = answer(&state, "asset_uuid=A&id=x").await;

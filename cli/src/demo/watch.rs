@@ -103,7 +103,7 @@ impl<'a> Watch<'a> {
             Item::Moved { from, to, .. } => format!("! moved from {from} to {to}"),
             Item::Disconnected { shard } => format!("! connection to {shard} lost"),
             Item::Reconnected { node, .. } => format!("! connected to {node}"),
-            Item::Stale(_) => return,
+            Item::Stale(_) | Item::Complete { .. } => return,
         };
         self.asset_events.push_back(text);
         if self.asset_events.len() > ASSET_EVENTS {

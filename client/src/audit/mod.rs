@@ -40,7 +40,10 @@ impl Received {
             Item::Event(event) => self.note_event(subscription, event),
             Item::Stale(event) => self.note_stale(event),
             Item::Gap(gap) => self.note_gap(gap),
-            Item::Moved { .. } | Item::Disconnected { .. } | Item::Reconnected { .. } => {}
+            Item::Moved { .. }
+            | Item::Disconnected { .. }
+            | Item::Reconnected { .. }
+            | Item::Complete { .. } => {}
         }
     }
 

@@ -311,6 +311,12 @@ impl Join {
         let first = self.topic.replace(topic.clone()).is_none();
         self.sequencer
             .complete((&topic, &heads), asked.interruptions, asked.proven, out);
+        // The first answer may be to a question for the ends alone.
+        if !first && matches!(self.scope, Scope::Asset(_)) {
+            out.push(Item::Complete {
+                next: heads.clone(),
+            });
+        }
         for (partition, next) in heads {
             let since = self.since.entry(partition).or_insert(next);
             *since = next.max(*since);

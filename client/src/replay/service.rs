@@ -70,6 +70,16 @@ pub enum ReplayError {
         /// The topic.
         topic: String,
     },
+    /// The forwarders read another topic.
+    #[error(
+        "the forwarders read the topic {topic} and not {wanted}; ask the router of a pool that reads {wanted}"
+    )]
+    WrongTopic {
+        /// The topic asked for.
+        wanted: String,
+        /// The topic there is.
+        topic: String,
+    },
     /// The router names none.
     #[error(
         "the router names no replay service, which is needed to resume from a cursor; start one (`serving replay`) and give its URL to the router (REPLAY_URL)"

@@ -308,6 +308,29 @@ impl World {
         }
     }
 
+    /// What is said to be complete was received before.
+    fn check_complete(
+        &self,
+        next: &Heads,
+        received: &BTreeMap<u32, Vec<(String, u64)>>,
+    ) -> Result<(), String> {
+        let Scope::Asset(asset) = &self.scope else {
+            return Err("a whole shard is never known to be complete".to_owned());
+        };
+        for event in self.log.iter().filter(|event| event.asset == *asset) {
+            let cursor = event.cursor.as_ref().ok_or("an event without cursor")?;
+            let below = next
+                .get(&cursor.partition)
+                .is_some_and(|next| cursor.offset < *next);
+            let at = (asset.clone(), cursor.offset);
+            let of_partition = received.get(&cursor.partition);
+            if below && !of_partition.is_some_and(|events| events.contains(&at)) {
+                return Err(format!("{cursor} is missing where all is complete"));
+            }
+        }
+        Ok(())
+    }
+
     fn check(self) -> Result<(), String> {
         let mut received: BTreeMap<u32, Vec<(String, u64)>> = BTreeMap::new();
         let mut last: HashMap<String, u64> = HashMap::new();
@@ -328,6 +351,7 @@ impl World {
                     of_partition.push((event.asset.clone(), at.1));
                 }
                 Item::Gap(gap) => return Err(format!("announced as missing: {gap}")),
+                Item::Complete { next } => self.check_complete(next, &received)?,
                 _ => {}
             }
         }

@@ -33,6 +33,7 @@ use crate::wire;
         printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
         validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name may have at most 40 characters, since the names of its objects are made from it"),
         validation = Rule::new("has(self.spec.grouping.value) || !has(self.spec.stream.name) && !has(self.spec.stream.topic)").message("spec.stream.name and topic name one group's stream; set spec.grouping.value with them, or leave them out"),
+        validation = Rule::new("has(self.spec.grouping.value) || !has(self.spec.serving) || !has(self.spec.serving.nats)").message("spec.serving.nats is where one group's events are; set spec.grouping.value with it, or leave it out: each instance then reads its group's topic"),
     )
 )]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -157,6 +158,10 @@ pub struct Serving {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub replicas: Option<u16>,
+    /// Where the group's events are on NATS: several instances then take in what their own clients watch, where each would
+    /// read the group's whole topic. One instance reads the topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats: Option<ServingNats>,
     /// When it runs.
     #[serde(default)]
     pub activation: Activation,
@@ -179,6 +184,7 @@ impl Default for Serving {
     fn default() -> Self {
         Self {
             replicas: None,
+            nats: None,
             activation: Activation::default(),
             idle_seconds: default_idle_seconds(),
             image: None,
@@ -186,6 +192,20 @@ impl Default for Serving {
             spread: Spread::default(),
         }
     }
+}
+
+/// Where a group's events are on NATS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServingNats {
+    /// URL of the router of a ForwarderPool that reads the group's topic (`spec.source.topic`, `spec.payload: Verbatim`) onto
+    /// shards of its own. The router names a replay service of that topic.
+    #[schemars(length(min = 1, max = 2048), regex(pattern = r"^https?://"))]
+    pub router_url: String,
+    /// Secret with `username` and `password` on NATS, where the shards let nobody in without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: Option<String>,
 }
 
 /// Long enough that a page reload or a shift's coffee break finds the service awake.

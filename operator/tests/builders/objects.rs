@@ -100,6 +100,10 @@ fn of_every_example() {
     for (folder, files) in [
         ("factory", &["shards", "pool", "groups"][..]),
         ("swarm/resources", &["shards", "pool"]),
+        (
+            "group-over-nats",
+            &["machining-shards", "machining-pool", "machining-group"],
+        ),
     ] {
         let files = files
             .iter()
@@ -293,6 +297,20 @@ fn of_each_option_of_a_pool() {
                 json!({"spread": {"mode": "Required"}}),
             ),
             ("paused", json!({"paused": true})),
+        ],
+    );
+    insta::assert_snapshot!(told);
+}
+
+#[test]
+fn of_services_that_share_nats() {
+    let nats = json!({"routerUrl": "http://router-a:8002", "secretName": "nats-a"});
+    let told = changes(
+        "AssetGroup",
+        &json!({"grouping": {"level": "workcenter", "value": "A"}, "stream": {"engine": "Native"}}),
+        &[
+            ("several", json!({"serving": {"replicas": 2, "nats": nats}})),
+            ("one reads the topic", json!({"serving": {"nats": nats}})),
         ],
     );
     insta::assert_snapshot!(told);

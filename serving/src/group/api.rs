@@ -1,5 +1,6 @@
 //! What a group's service answers.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +10,18 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
 use ofa_crds::GroupName;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
 
 use super::awake::Use;
 use super::group_header;
 use super::hub::Hub;
+use super::nats::{self, NatsFeed};
 use super::reader::Status;
 use super::stream::{self, Sources, Start};
 use crate::http::{self, ApiError};
@@ -33,6 +37,9 @@ const READY_RETRY: Duration = Duration::from_secs(1);
 /// Until an answer's headers; everything is computed from memory or the local store.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a request for the state waits while the topic is read for it: less than any may take.
+const STATE_PATIENCE: Duration = Duration::from_secs(8);
+
 /// The name that polyfills of EventSource give the last id, where they cannot send a header.
 const ID_PARAMETERS: [&str; 2] = ["lastEventId", "last_event_id"];
 
@@ -41,12 +48,25 @@ const ID_PARAMETERS: [&str; 2] = ["lastEventId", "last_event_id"];
 pub(super) struct App {
     pub(super) group: GroupName,
     pub(super) topic: Arc<str>,
-    pub(super) status: watch::Receiver<Status>,
+    pub(super) feed: Feed,
+    /// How far the topic is read, where it is.
+    pub(super) status: Option<watch::Receiver<Status>>,
+    /// Begins to read it for the state, where it is not read for streams.
+    pub(super) asked: Arc<Notify>,
     pub(super) ranges: RangeReader<Selection>,
     pub(super) state: state::State,
     pub(super) metrics: Arc<Metrics>,
     pub(super) used: Arc<Use>,
     pub(super) stop: CancellationToken,
+}
+
+/// Where the events of streams come from.
+#[derive(Clone)]
+pub(super) enum Feed {
+    /// From the topic.
+    Topic,
+    /// Through NATS.
+    Nats(NatsFeed),
 }
 
 /// All routes of a group's service.
@@ -74,25 +94,37 @@ async fn asset_stream(
     let query = query.as_deref();
     let selection = Selection::from_query(query).map_err(bad_request)?;
     let start = start(&app.topic, query, &headers)?;
-    let sources = Sources {
-        hub: app.hub()?,
-        ranges: app.ranges.clone(),
-        stop: app.stop.clone(),
-    };
     app.used.mark();
-    let guard = app.metrics.stream_opened();
-    let events = stream::events(sources, selection, start);
-    let body = futures::StreamExt::inspect(events, move |_| {
-        // Lives as long as the body.
-        let _ = &guard;
-    });
+    let body = match &app.feed {
+        Feed::Topic => {
+            let sources = Sources {
+                hub: app.hub()?,
+                ranges: app.ranges.clone(),
+                stop: app.stop.clone(),
+            };
+            app.body(stream::events(sources, selection, start))
+        }
+        Feed::Nats(feed) => {
+            if let Some(trouble) = feed.trouble() {
+                return Err(ApiError::unavailable(trouble, READY_RETRY));
+            }
+            let begun = feed.begin(start).await;
+            let begun = begun.map_err(|why| ApiError::unavailable(why, READY_RETRY))?;
+            let sources = nats::Sources {
+                lanes: feed.lanes(),
+                ranges: app.ranges.clone(),
+                stop: app.stop.clone(),
+            };
+            app.body(nats::events(sources, selection, begun))
+        }
+    };
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
         (header::CACHE_CONTROL, "no-cache, no-transform"),
         // For nginx, which would hold events back until a buffer is full.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    Ok((headers, Body::from_stream(body)).into_response())
+    Ok((headers, body).into_response())
 }
 
 /// The header wins: EventSource sends it when it reconnects, while its URL stays what it was.
@@ -119,16 +151,16 @@ async fn asset_state(
 ) -> Result<Response, ApiError> {
     group_header::check(&headers, &app.group)?;
     if app.state.ksql.is_none() {
-        app.hub()?;
+        app.read_state().await?;
     }
     app.used.mark();
     app.state.answer(query.as_deref()).await
 }
 
 async fn ready(State(app): State<App>) -> Response {
-    match &*app.status.borrow() {
-        Status::Serving(_) => Json(json!({ "status": "ready" })).into_response(),
-        Status::NotReady(issue) => {
+    match app.trouble() {
+        None => Json(json!({ "status": "ready" })).into_response(),
+        Some(issue) => {
             let body = json!({ "status": "not ready", "issues": { "stream": issue } });
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }
@@ -136,9 +168,9 @@ async fn ready(State(app): State<App>) -> Response {
 }
 
 async fn info(State(app): State<App>) -> Response {
-    let position = match &*app.status.borrow() {
-        Status::Serving(hub) => Some(hub.position().to_string()),
-        Status::NotReady(_) => None,
+    let (position, subscriptions) = match &app.feed {
+        Feed::Topic => (app.hub().ok().map(|hub| hub.position().to_string()), None),
+        Feed::Nats(feed) => (None, Some(feed.subscriptions())),
     };
     let body = json!({
         "service": "group",
@@ -146,17 +178,55 @@ async fn info(State(app): State<App>) -> Response {
         "group": app.group,
         "topic": app.topic.as_ref(),
         "position": position,
+        "subscriptions": subscriptions,
         "streams": app.metrics.streams(),
     });
     Json(body).into_response()
 }
 
 impl App {
+    /// What was read of the topic.
     fn hub(&self) -> Result<Arc<Hub>, ApiError> {
-        match &*self.status.borrow() {
-            Status::Serving(hub) => Ok(Arc::clone(hub)),
-            Status::NotReady(issue) => Err(ApiError::unavailable(issue.clone(), READY_RETRY)),
+        match self.status.as_ref().map(|status| status.borrow().clone()) {
+            Some(Status::Serving(hub)) => Ok(hub),
+            Some(Status::NotReady(issue)) => Err(ApiError::unavailable(issue, READY_RETRY)),
+            None => Err(ApiError::unavailable(
+                "the topic is not read here",
+                READY_RETRY,
+            )),
         }
+    }
+
+    /// Why clients cannot be served.
+    fn trouble(&self) -> Option<String> {
+        if let Feed::Nats(feed) = &self.feed {
+            return feed.trouble();
+        }
+        match &*self.status.as_ref()?.borrow() {
+            Status::Serving(_) => None,
+            Status::NotReady(issue) => Some(issue.clone()),
+        }
+    }
+
+    /// Has the state read as far as the topic went when it was first asked for.
+    async fn read_state(&self) -> Result<(), ApiError> {
+        if let (Feed::Nats(_), Some(status)) = (&self.feed, &self.status) {
+            self.asked.notify_one();
+            let mut status = status.clone();
+            let read = status.wait_for(|status| matches!(status, Status::Serving(_)));
+            // What is not read by then is told below.
+            let _ = tokio::time::timeout(STATE_PATIENCE, read).await;
+        }
+        self.hub().map(drop)
+    }
+
+    /// A stream's body, which counts for as long as it lasts.
+    fn body(&self, events: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Body {
+        let guard = self.metrics.stream_opened();
+        Body::from_stream(events.inspect(move |_| {
+            // Lives as long as the body.
+            let _ = &guard;
+        }))
     }
 }
 

@@ -1,6 +1,6 @@
 //! An event as it goes over the wire, encoded once for all clients.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -77,7 +77,7 @@ impl Frame {
     }
 
     /// Appends the event with another id: for a client that is catching up.
-    pub(super) fn write_at(&self, position: &Position, out: &mut Vec<u8>) {
+    pub(super) fn write_at(&self, position: &impl Display, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.bytes[..self.event_len]);
         out.extend_from_slice(format!("id: {position}\n\n").as_bytes());
     }
@@ -118,20 +118,20 @@ impl Wanted for Selection {
 
 /// The first thing a client gets: when to come back, and the id to come back with before any event.
 #[must_use]
-pub(super) fn hello(position: &Position) -> Bytes {
+pub(super) fn hello(position: &impl Display) -> Bytes {
     let retry = rand::random_range(RETRY_MS);
     Bytes::from(format!("retry: {retry}\nid: {position}\n\n"))
 }
 
 /// Keeps the connection, and moves the id of a client on whose assets are quiet.
 #[must_use]
-pub(super) fn ping(position: &Position) -> Bytes {
+pub(super) fn ping(position: &impl Display) -> Bytes {
     Bytes::from(format!(": ping\nid: {position}\n\n"))
 }
 
 /// Tells a client that events between its id and this position can no longer be had.
 #[must_use]
-pub(super) fn gap(reason: &str, position: &Position) -> Bytes {
+pub(super) fn gap(reason: &str, position: &impl Display) -> Bytes {
     let data = json!({ "reason": reason, "resumed_at": position.to_string() });
     Bytes::from(format!("event: gap\ndata: {data}\nid: {position}\n\n"))
 }

@@ -13,6 +13,7 @@ use super::frame::Frame;
 use super::position::Position;
 use super::queue::{Pushed, Queue};
 use super::ring::Ring;
+use super::seen::Seen;
 use crate::selection::Selection;
 
 /// Most bytes a joining client takes at a time, so that thousands who join at once need little memory.
@@ -120,13 +121,13 @@ impl Hub {
         delivered
     }
 
-    /// The next step for a client that has seen everything up to `position`.
-    pub(super) fn join(self: &Arc<Self>, selection: &Arc<Selection>, position: &Position) -> Join {
+    /// The next step for a client that has seen this much; it may be given events that it has.
+    pub(super) fn join(self: &Arc<Self>, selection: &Arc<Selection>, seen: &Seen) -> Join {
         let mut inner = self.inner.lock();
         let mut missing = Vec::new();
         let mut bytes = 0;
         for partition in 0..self.partitions {
-            let (from, start) = (position.next(partition), inner.ring.start(partition));
+            let (from, start) = (seen.base().next(partition), inner.ring.start(partition));
             if from < start {
                 if !missing.is_empty() {
                     return Join::More(missing);
@@ -137,7 +138,7 @@ impl Hub {
                     to: start,
                 };
             }
-            if from > inner.position.next(partition) {
+            if seen.furthest(partition) > inner.position.next(partition) {
                 return Join::Ahead;
             }
             for frame in inner.missing(selection, partition, from) {
@@ -326,7 +327,7 @@ mod tests {
                     subscription = None;
                 }
                 while subscription.is_none() && (action == 1 || index == last) {
-                    let frames = match hub.join(&selection, &position) {
+                    let frames = match hub.join(&selection, &position.clone().into()) {
                         Join::Live(frames, live) => { subscription = Some(live); frames }
                         Join::More(frames) => frames,
                         Join::Read { partition, from, to } => {
@@ -365,7 +366,7 @@ mod tests {
         let hub = hub(10);
         let selection = Arc::new(Selection::from_query(Some("asset_uuid=A")).unwrap());
         let ahead = Position::new("t", vec![1]);
-        assert!(matches!(hub.join(&selection, &ahead), Join::Ahead));
+        assert!(matches!(hub.join(&selection, &ahead.into()), Join::Ahead));
     }
 
     /// An id beyond events that a client did not get would make it miss them for good.
@@ -377,7 +378,7 @@ mod tests {
         };
         let hub = Arc::new(Hub::new("t", vec![0], limits));
         let selection = Arc::new(Selection::from_query(Some("asset_uuid=A")).unwrap());
-        let Join::Live(_, subscription) = hub.join(&selection, &hub.position()) else {
+        let Join::Live(_, subscription) = hub.join(&selection, &hub.position().into()) else {
             panic!("there is nothing to catch up");
         };
         assert!(subscription.quiet_position().is_some());
@@ -391,7 +392,7 @@ mod tests {
     fn one_that_goes_leaves_nothing_behind() {
         let hub = hub(10);
         let selection = Arc::new(Selection::from_query(Some("asset_uuid=A,B")).unwrap());
-        let Join::Live(_, subscription) = hub.join(&selection, &hub.position()) else {
+        let Join::Live(_, subscription) = hub.join(&selection, &hub.position().into()) else {
             panic!("there is nothing to catch up");
         };
         assert_eq!(hub.watchers(), 2);

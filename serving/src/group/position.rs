@@ -51,7 +51,7 @@ impl Position {
             let cursor: Cursor = format!("{topic}/{part}")
                 .parse()
                 .map_err(|_| PositionError)?;
-            if cursor.partition >= MAX_PARTITIONS || cursor.offset == u64::MAX {
+            if !Self::has_partition(cursor.partition) || cursor.offset == u64::MAX {
                 return Err(PositionError);
             }
             position.saw(cursor.partition, cursor.offset);
@@ -61,6 +61,18 @@ impl Position {
         } else {
             Err(PositionError)
         }
+    }
+
+    /// Whether any topic can have this partition.
+    #[must_use]
+    pub(super) fn has_partition(partition: u32) -> bool {
+        partition < MAX_PARTITIONS
+    }
+
+    /// How many partitions are known of.
+    #[must_use]
+    pub(super) fn partitions(&self) -> u32 {
+        u32::try_from(self.next.len()).unwrap_or(u32::MAX)
     }
 
     /// The topic it is of.

@@ -75,10 +75,20 @@ pub(super) enum Status {
     Serving(Arc<Hub>),
 }
 
+/// What is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// For clients that stream, and for the state.
+    EventsAndState,
+    /// For the state alone, from when somebody asks for it.
+    State,
+}
+
 /// The reader of a topic; [`Reader::run`] blocks.
 pub(super) struct Reader {
     consumer: kafka::Consumer,
     topic: String,
+    reads: Reads,
     store: Arc<StateStore>,
     limits: Limits,
     status: watch::Sender<Status>,
@@ -102,7 +112,7 @@ impl Reader {
     /// When the settings are unusable.
     pub(super) fn new(
         kafka: &KafkaSettings,
-        topic: &str,
+        (topic, reads): (&str, Reads),
         store: Arc<StateStore>,
         limits: Limits,
         metrics: Arc<Metrics>,
@@ -118,6 +128,7 @@ impl Reader {
         let reader = Self {
             consumer: kafka::consumer(kafka, "group", &settings)?,
             topic: topic.to_owned(),
+            reads,
             store,
             limits,
             status,
@@ -248,7 +259,7 @@ impl Reader {
                 Some(Ok(record)) => {
                     let (partition, offset) = place(&record);
                     begun.unread.read(partition, offset);
-                    batch.take(&record, &mut begun.position, &self.metrics);
+                    batch.take(&record, self.reads, &mut begun.position, &self.metrics);
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => begun.unread.ended(partition),
                 Some(Err(error)) => self.judge(error)?,
@@ -325,7 +336,13 @@ struct Batch {
 }
 
 impl Batch {
-    fn take(&mut self, record: &BorrowedMessage<'_>, position: &mut Position, metrics: &Metrics) {
+    fn take(
+        &mut self,
+        record: &BorrowedMessage<'_>,
+        reads: Reads,
+        position: &mut Position,
+        metrics: &Metrics,
+    ) {
         let (partition, offset) = place(record);
         position.saw(partition, offset);
         self.next.insert(partition, offset + 1);
@@ -335,17 +352,14 @@ impl Batch {
             return;
         };
         let columns = Columns::parse(value).unwrap_or_default();
-        let id = columns.id.as_deref().map(Into::into);
         let asset: Arc<str> = asset.into();
-        let frame = Frame::new(
-            (partition, offset),
-            Arc::clone(&asset),
-            id,
-            value,
-            Some(position),
-        );
-        self.bytes += frame.size();
-        self.frames.push(Arc::new(frame));
+        if reads == Reads::EventsAndState {
+            let id = columns.id.as_deref().map(Into::into);
+            let at = (partition, offset);
+            let frame = Frame::new(at, Arc::clone(&asset), id, value, Some(position));
+            self.bytes += frame.size();
+            self.frames.push(Arc::new(frame));
+        }
         self.changes.push(Change { asset, columns });
     }
 }

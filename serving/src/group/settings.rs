@@ -10,6 +10,7 @@ use ofa_crds::{GroupName, control};
 
 use super::awake::KeepAwake;
 use super::hub::Limits;
+use super::nats::NatsArgs;
 use crate::cli::ListenArgs;
 use crate::state::{KsqlState, KsqlStateError};
 
@@ -53,6 +54,9 @@ pub struct GroupArgs {
     /// This instance's name, its own among those of the group; the host's name if not set
     #[arg(long = "member", env = "APP_UUID")]
     pub(super) member: Option<String>,
+    /// NATS
+    #[command(flatten)]
+    pub(super) nats: NatsArgs,
     /// Where to listen
     #[command(flatten)]
     pub(crate) listen: ListenArgs,
@@ -70,14 +74,18 @@ impl GroupArgs {
         let Some(idle) = self.idle_seconds else {
             return Ok(None);
         };
-        let host = || std::env::var("HOSTNAME").ok();
-        let member = self.member.clone().or_else(host);
         Ok(Some(KeepAwake {
             control: ControlTopic::new(&self.kafka, &self.control_topic)?,
             topic: self.topic(),
-            member: member.unwrap_or_else(|| format!("group-{}", std::process::id())),
+            member: self.member_name(),
             idle: Duration::from_secs(idle.into()),
         }))
+    }
+
+    pub(super) fn member_name(&self) -> String {
+        let host = || std::env::var("HOSTNAME").ok();
+        let member = self.member.clone().or_else(host);
+        member.unwrap_or_else(|| format!("group-{}", std::process::id()))
     }
 
     pub(super) fn ksql_state(&self) -> Result<Option<KsqlState>, KsqlStateError> {

@@ -12,18 +12,22 @@ use tracing::debug;
 
 use super::frame::{self, Frame};
 use super::hub::{Hub, Join, Subscription};
-use super::position::Position;
 use super::queue::Next;
+use super::seen::{AssetTag, Seen, tags};
 use crate::range::{Range, RangeReader};
 use crate::selection::Selection;
 
 /// Upstream's interval: proxies close connections that are silent for longer.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(15);
 
 /// How long a client may be ahead of this service: another replica reads the same topic some milliseconds
 /// faster, but one that is ahead for longer has the id of a topic that is no more.
-const AHEAD_PATIENCE: Duration = Duration::from_secs(5);
-const AHEAD_POLL: Duration = Duration::from_millis(50);
+pub(super) const AHEAD_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const AHEAD_POLL: Duration = Duration::from_millis(50);
+
+/// Why events between an id and what follows can no longer be had.
+pub(super) const MADE_ANEW: &str = "the stream has been made anew";
+pub(super) const TOO_OLD: &str = "the stream no longer keeps events that old";
 
 /// Where a client begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +35,7 @@ pub(super) enum Start {
     /// With what comes next.
     Now,
     /// After the event with this id.
-    After(Position),
+    After(Seen),
     /// With what comes next, though the client had an id that means nothing here.
     Unknown,
 }
@@ -40,9 +44,9 @@ impl Start {
     /// By the client's Last-Event-ID.
     #[must_use]
     pub(super) fn from_last_event_id(id: Option<&str>, topic: &str) -> Self {
-        match id.filter(|id| !id.is_empty()).map(Position::parse) {
+        match id.filter(|id| !id.is_empty()).map(Seen::parse) {
             None => Self::Now,
-            Some(Ok(position)) if position.topic() == topic => Self::After(position),
+            Some(Ok(seen)) if seen.base().topic() == topic => Self::After(seen),
             // Of another group's topic, where the asset has been before, or of another service.
             Some(_) => Self::Unknown,
         }
@@ -77,7 +81,7 @@ struct Client {
     sources: Sources,
     selection: Arc<Selection>,
     /// What has been seen; kept until the stream is live, when events carry it themselves.
-    position: Position,
+    seen: Seen,
     phase: Phase,
     ping_at: Instant,
 }
@@ -91,27 +95,28 @@ enum Phase {
 
 impl Client {
     fn new(sources: Sources, selection: Selection, start: Start) -> Self {
-        let (position, first) = match start {
-            Start::After(position) => {
-                let hello = frame::hello(&position);
-                (position, hello)
+        let now = || sources.hub.position().into();
+        let (seen, first) = match start {
+            Start::After(mut seen) => {
+                seen.keep(&tags(&selection));
+                let hello = frame::hello(&seen);
+                (seen, hello)
             }
             Start::Now => {
-                let position = sources.hub.position();
-                let hello = frame::hello(&position);
-                (position, hello)
+                let seen = now();
+                let hello = frame::hello(&seen);
+                (seen, hello)
             }
             Start::Unknown => {
-                let position = sources.hub.position();
-                let gap = frame::gap("the id is not one of this stream", &position);
-                let hello = [frame::hello(&position), gap].concat();
-                (position, Bytes::from(hello))
+                let seen = now();
+                let first = unknown(&seen);
+                (seen, first)
             }
         };
         Self {
             sources,
             selection: Arc::new(selection),
-            position,
+            seen,
             phase: Phase::Begin(first),
             ping_at: Instant::now() + PING_INTERVAL,
         }
@@ -147,7 +152,7 @@ impl Client {
     async fn catch_up(&mut self) -> Option<Bytes> {
         let begun = Instant::now();
         loop {
-            match self.sources.hub.join(&self.selection, &self.position) {
+            match self.sources.hub.join(&self.selection, &self.seen) {
                 Join::Live(missing, subscription) => {
                     self.phase = Phase::Live(subscription);
                     return Some(self.encode(&missing));
@@ -167,9 +172,8 @@ impl Client {
                     tokio::time::sleep(AHEAD_POLL).await;
                 }
                 Join::Ahead => {
-                    self.position = self.sources.hub.position();
-                    let reason = "the stream has been made anew";
-                    return Some(frame::gap(reason, &self.position));
+                    self.seen = self.sources.hub.position().into();
+                    return Some(frame::gap(MADE_ANEW, &self.seen));
                 }
             }
         }
@@ -191,23 +195,33 @@ impl Client {
         };
         let mut out = Vec::new();
         if let Some(first) = page.lost {
-            self.position.advance(partition, first);
-            let reason = "the stream no longer keeps events that old";
-            out.extend_from_slice(&frame::gap(reason, &self.position));
+            self.seen.raise_all(partition, first);
+            out.extend_from_slice(&frame::gap(TOO_OLD, &self.seen));
         }
         out.extend_from_slice(&self.encode(&page.items));
-        self.position.advance(partition, page.next);
+        self.seen.raise_all(partition, page.next);
         Some(out.into())
     }
 
     fn encode(&mut self, frames: &[Arc<Frame>]) -> Bytes {
         let mut out = Vec::with_capacity(frames.iter().map(|frame| frame.size()).sum());
         for frame in frames {
-            self.position.saw(frame.partition, frame.offset);
-            frame.write_at(&self.position, &mut out);
+            let asset = AssetTag::of(&frame.asset);
+            if self
+                .seen
+                .take_in_order(asset, frame.partition, frame.offset)
+            {
+                frame.write_at(&self.seen, &mut out);
+            }
         }
         out.into()
     }
+}
+
+/// The first words to a client whose id means nothing here.
+pub(super) fn unknown(seen: &Seen) -> Bytes {
+    let gap = frame::gap("the id is not one of this stream", seen);
+    Bytes::from([frame::hello(seen), gap].concat())
 }
 
 async fn live(subscription: &Subscription, ping_at: &mut Instant) -> Option<Bytes> {
@@ -232,6 +246,7 @@ async fn live(subscription: &Subscription, ping_at: &mut Instant) -> Option<Byte
 
 #[cfg(test)]
 mod tests {
+    use super::super::position::Position;
     use super::*;
 
     #[test]
@@ -240,7 +255,7 @@ mod tests {
         assert_eq!(start(None), Start::Now);
         assert_eq!(start(Some("")), Start::Now);
         let position = Position::new("t", vec![5]);
-        assert_eq!(start(Some("t/0/4")), Start::After(position));
+        assert_eq!(start(Some("t/0/4")), Start::After(position.into()));
         assert_eq!(start(Some("other/0/4")), Start::Unknown);
         assert_eq!(start(Some("42")), Start::Unknown);
     }

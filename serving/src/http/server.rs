@@ -24,8 +24,8 @@ use super::streams::{self, MAX_HEADERS};
 /// Most connections at a time; further ones wait in the kernel's queue. An idle one costs a few KiB.
 const MAX_CONNECTIONS: usize = 20_000;
 
-/// Longest request line and headers together: a UUID of the longest length, percent-encoded, and to spare.
-const MAX_HEADER_BYTES: usize = 32 * 1024;
+/// Longest request line and headers together: a thousand assets, and an id that names how far each has come.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
 
 /// How long a connection may take for its request's headers, and stay idle between requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);

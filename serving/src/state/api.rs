@@ -1,6 +1,7 @@
 //! `GET /asset_state?asset_uuid=&id=`, in upstream's form.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -11,11 +12,14 @@ use super::{Item, KsqlState, StateError, StateStore};
 use crate::http::ApiError;
 use crate::query;
 
+/// When to ask again for what ksqlDB does not tell at the moment.
+const RETRY: Duration = Duration::from_secs(2);
+
 /// Where answers come from.
 #[derive(Clone)]
 pub struct State {
-    /// The state that this service keeps.
-    pub local: Arc<StateStore>,
+    /// The state that this service keeps, where it reads the topic.
+    pub local: Option<Arc<StateStore>>,
     /// A ksqlDB server that keeps it too and is asked first. The local state answers while that one cannot: both say the same.
     pub ksql: Option<KsqlState>,
 }
@@ -53,10 +57,10 @@ impl State {
         if let Some(ksql) = &self.ksql {
             match ksql.item(asset, id).await {
                 Ok(item) => return Ok(item),
-                Err(error) => warn!(%error, "the local state answers in place of ksqlDB"),
+                Err(error) => warn!(%error, "ksqlDB does not tell the state"),
             }
         }
-        self.local.item(asset, id)
+        self.local()?.item(asset, id)
     }
 
     /// All attributes of an asset, by id.
@@ -67,10 +71,14 @@ impl State {
         if let Some(ksql) = &self.ksql {
             match ksql.items(asset).await {
                 Ok(items) => return Ok(items),
-                Err(error) => warn!(%error, "the local state answers in place of ksqlDB"),
+                Err(error) => warn!(%error, "ksqlDB does not tell the state"),
             }
         }
-        self.local.items(asset)
+        self.local()?.items(asset)
+    }
+
+    fn local(&self) -> Result<&StateStore, StateError> {
+        self.local.as_deref().ok_or(StateError::KsqlDb)
     }
 }
 
@@ -109,6 +117,9 @@ fn nothing() -> ApiError {
     reason = "the shape that map_err wants"
 )]
 fn failed(error: StateError) -> ApiError {
+    if matches!(error, StateError::KsqlDb) {
+        return ApiError::unavailable(error.to_string(), RETRY);
+    }
     warn!(%error, "a question for the state cannot be answered");
     ApiError::internal("the state store failed; see the service's log")
 }

@@ -53,6 +53,9 @@ pub enum StateError {
         /// Why.
         source: redb::DatabaseError,
     },
+    /// The state is not kept here.
+    #[error("ksqlDB, which keeps the state, cannot be asked; look at the service's log")]
+    KsqlDb,
     /// The store failed.
     #[error("the state store failed: {0}; check the disk of STATE_DIR")]
     Store(#[from] redb::Error),

@@ -4,8 +4,8 @@ use super::validate::{Engine, ValidGroup};
 use crate::controllers::{Settings, kafka_connection};
 use crate::engine::Group;
 use crate::platform::{
-    DataVolume, EnvValue, EnvVar, Port, Probes, ServiceName, ServicePort, Stop, StopSignal,
-    UpdateStrategy, Workload, WorkloadId, WorkloadKind,
+    DataVolume, EnvValue, EnvVar, FileContent, MountedFile, Port, Probes, SecretKey, ServiceName,
+    ServicePort, Stop, StopSignal, UpdateStrategy, Workload, WorkloadId, WorkloadKind,
 };
 
 /// Port that upstream's group services listen on.
@@ -13,6 +13,9 @@ pub const PORT: u16 = 5555;
 
 /// Where an instance keeps the assets' state.
 const STATE: &str = "/var/lib/ofa";
+
+/// Where it finds its password on NATS.
+const NATS_PASSWORD: &str = "/etc/ofa/nats/password";
 
 /// A service ends its streams at once; beyond this it is stuck.
 const GRACE_SECONDS: u32 = 15;
@@ -35,7 +38,7 @@ pub fn build(
     settings: &Settings,
     client_certificate: bool,
 ) -> Workload {
-    let (kafka_env, files) =
+    let (kafka_env, kafka_files) =
         kafka_connection::for_instances(&valid.kafka, &settings.kafka, client_certificate);
     let id = service_id(valid, group);
     Workload {
@@ -59,7 +62,7 @@ pub fn build(
             .into_iter()
             .chain(env(valid, group, settings))
             .collect(),
-        files,
+        files: kafka_files.into_iter().chain(files(valid)).collect(),
         ports: vec![Port::new("http", PORT)],
         probes: Probes::of_program(PORT, (READY_EVERY, "/ready"), "/health"),
         replicas,
@@ -96,11 +99,34 @@ fn chosen(valid: &ValidGroup, group: &Group, replicas: u16) -> String {
         ),
         (&valid.resources, &valid.spread),
     );
-    match &valid.engine {
-        Engine::Native => valid.identity.chosen(&chosen),
-        // It asks that server for the state.
-        Engine::KsqlDb(server) => valid.identity.chosen(&(chosen, &server.url)),
+    // It asks ksqlDB's server for the state.
+    let server = match &valid.engine {
+        Engine::Native => None,
+        Engine::KsqlDb(server) => Some(&server.url),
+    };
+    match (server, &serving.nats) {
+        (None, None) => valid.identity.chosen(&chosen),
+        (Some(url), None) => valid.identity.chosen(&(chosen, url)),
+        (url, Some(nats)) => valid.identity.chosen(&(chosen, url, nats)),
     }
+}
+
+/// The password on NATS.
+fn files(valid: &ValidGroup) -> Option<MountedFile> {
+    let content = FileContent::Secret {
+        key: nats_secret(valid, "password")?,
+        optional: false,
+    };
+    Some(MountedFile {
+        path: NATS_PASSWORD.to_owned(),
+        content,
+    })
+}
+
+fn nats_secret(valid: &ValidGroup, key: &str) -> Option<SecretKey> {
+    let secret = valid.serving.nats.as_ref()?.secret_name.clone()?;
+    let key = key.to_owned();
+    Some(SecretKey { secret, key })
 }
 
 fn env(valid: &ValidGroup, group: &Group, settings: &Settings) -> Vec<EnvVar> {
@@ -117,6 +143,13 @@ fn env(valid: &ValidGroup, group: &Group, settings: &Settings) -> Vec<EnvVar> {
             "KSQLDB_ASSETS_TABLE",
             settings.ksqldb.assets_table.as_str(),
         ));
+    }
+    if let Some(nats) = &valid.serving.nats {
+        env.push(EnvVar::text("NATS_ROUTER_URL", nats.router_url.as_str()));
+    }
+    if let Some(user) = nats_secret(valid, "username") {
+        env.push(EnvVar::of("NATS_USER", EnvValue::Secret(user)));
+        env.push(EnvVar::text("NATS_PASSWORD_FILE", NATS_PASSWORD));
     }
     if valid.serving.on_demand {
         let idle = valid.serving.idle_seconds.to_string();

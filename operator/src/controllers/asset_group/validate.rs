@@ -2,8 +2,8 @@
 
 use ofa_crds::GroupName;
 use ofa_crds::api::{
-    Activation, AssetGroup, AssetGroupSpec, DeletionPolicy, KafkaConnection, Resources, Spread,
-    StreamEngineKind,
+    Activation, AssetGroup, AssetGroupSpec, DeletionPolicy, KafkaConnection, Resources,
+    ServingNats, Spread, StreamEngineKind,
 };
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -90,6 +90,8 @@ pub struct Serving {
     pub chosen_image: Option<String>,
     /// Instances of each; none: no services.
     pub replicas: u16,
+    /// Where several instances take the events from; from the topic without.
+    pub nats: Option<ServingNats>,
     /// Whether they run only while somebody asks for them.
     pub on_demand: bool,
     /// Seconds without a client after which one goes to sleep.
@@ -187,6 +189,21 @@ pub fn validate(group: &AssetGroup, settings: &Settings) -> Result<ValidGroup, I
             "spec.stream.name and topic name one group's stream; set spec.grouping.value with them, or leave them out".to_owned(),
         );
     }
+    if let Some(nats) = &spec.serving.nats {
+        if value.is_none() {
+            return invalid(
+                "spec.serving.nats is where one group's events are; set spec.grouping.value with it, or leave it out: each \
+                 instance then reads its group's topic"
+                    .to_owned(),
+            );
+        }
+        let url = &nats.router_url;
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return invalid(format!(
+                "spec.serving.nats.routerUrl '{url}' is no URL; write http://<host>:8002 of the router of the group's ForwarderPool"
+            ));
+        }
+    }
     if let Some(topic) = &spec.stream.topic
         && !is_topic(topic)
     {
@@ -202,6 +219,7 @@ pub fn validate(group: &AssetGroup, settings: &Settings) -> Result<ValidGroup, I
         );
     }
     let brokers = spec.kafka.bootstrap_servers.clone();
+    let replicas = spec.serving.replicas.unwrap_or(1);
     Ok(ValidGroup {
         identity,
         brokers: brokers.unwrap_or_else(|| settings.kafka.brokers.clone()),
@@ -212,7 +230,8 @@ pub fn validate(group: &AssetGroup, settings: &Settings) -> Result<ValidGroup, I
                 .serving
                 .image
                 .unwrap_or_else(|| settings.serving_image.clone()),
-            replicas: spec.serving.replicas.unwrap_or(1),
+            replicas,
+            nats: spec.serving.nats.filter(|_| replicas > 1),
             on_demand: spec.serving.activation == Activation::OnDemand,
             idle_seconds: spec.serving.idle_seconds,
         },
@@ -333,6 +352,30 @@ mod tests {
         let usual = r#"{"grouping": {"level": "l", "value": "A"}, "stream": {"engine": "Native", "topic": "mine"}}"#;
         assert_eq!(check(usual).unwrap().topic.as_deref(), Some("mine"));
         assert!(check(r#"{"grouping": {"level": " "}}"#).is_err());
+    }
+
+    #[test]
+    fn several_instances_share_nats_where_one_reads_the_topic() {
+        let group = |grouping: &str, replicas: u16, url: &str| {
+            check(&format!(
+                r#"{{"grouping": {grouping}, "stream": {{"engine": "Native"}},
+                    "serving": {{"replicas": {replicas}, "nats": {{"routerUrl": "{url}"}}}}}}"#
+            ))
+        };
+        let one = r#"{"level": "l", "value": "A"}"#;
+        let nats = |replicas| group(one, replicas, "http://r").unwrap().serving.nats;
+        assert_eq!(nats(2).unwrap().router_url, "http://r");
+        assert_eq!(nats(1), None);
+        for (refused, advice) in [
+            (
+                group(r#"{"level": "l"}"#, 2, "http://r"),
+                "spec.grouping.value",
+            ),
+            (group(one, 2, "r:8002"), "http://"),
+        ] {
+            let message = refused.unwrap_err().to_string();
+            assert!(message.contains(advice), "{message}");
+        }
     }
 
     #[test]

@@ -1,0 +1,188 @@
+//! What waits for one client: bounded, and shared with all others that watch the same.
+//!
+//! Only the id differs from client to client, so it is written when the event is, and what waits costs a client no more
+//! than its place. One that falls behind by more than the bound is sent away and resumes by its last id.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::super::frame::Frame;
+use super::super::queue::Pushed;
+use super::super::seen::AssetTag;
+use super::lane::Offsets;
+
+/// Most bytes of events, and most events, in one write: large enough that a write's own cost no longer counts.
+const MAX_WRITE: usize = 64 * 1024;
+const MAX_EVENTS: usize = 128;
+
+/// What counts for a notice, in bytes, so that those of a client that takes nothing are bounded too.
+const NOTICE: usize = 64;
+
+/// Something for a client, in the order of its asset.
+#[derive(Debug, Clone)]
+pub(super) enum Waiting {
+    /// An event.
+    Event(Arc<Frame>),
+    /// Everything of the asset below these offsets has come before.
+    Complete(AssetTag, Arc<Offsets>),
+}
+
+impl Waiting {
+    fn size(&self) -> usize {
+        match self {
+            Self::Event(frame) => frame.size(),
+            Self::Complete(..) => NOTICE,
+        }
+    }
+}
+
+/// What a client is to do next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Take this.
+    Take(Vec<Waiting>),
+    /// Wait.
+    Nothing,
+    /// End the connection.
+    Close,
+}
+
+/// What waits for a client.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    changed: Notify,
+    bound: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+    closed: bool,
+}
+
+impl Inbox {
+    /// Room for `bound` bytes; a single event always finds place.
+    #[must_use]
+    pub(super) fn new(bound: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            bound,
+        }
+    }
+
+    /// Adds something. The client is woken where it had nothing to do.
+    pub(super) fn push(&self, item: Waiting) -> Pushed {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Pushed::Closed;
+        }
+        let was_empty = state.waiting.is_empty();
+        state.bytes += item.size();
+        if !was_empty && state.bytes > self.bound {
+            drop(state);
+            self.close();
+            return Pushed::Overflowed;
+        }
+        state.waiting.push_back(item);
+        if was_empty {
+            self.changed.notify_one();
+        }
+        Pushed::Waits
+    }
+
+    /// Sends the client away; what waits is forgotten.
+    pub(super) fn close(&self) {
+        *self.state.lock() = State {
+            closed: true,
+            ..State::default()
+        };
+        self.changed.notify_one();
+    }
+
+    /// What there is to do now.
+    pub(super) fn take(&self) -> Next {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Next::Close;
+        }
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while let Some(item) = state.waiting.front()
+            && (taken.is_empty() || bytes + item.size() <= MAX_WRITE)
+            && taken.len() < MAX_EVENTS
+        {
+            bytes += item.size();
+            taken.extend(state.waiting.pop_front());
+        }
+        state.bytes -= bytes;
+        if taken.is_empty() {
+            return Next::Nothing;
+        }
+        Next::Take(taken)
+    }
+
+    /// Waits until [`Inbox::take`] may have something else to say.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event(offset: u64, length: usize) -> Waiting {
+        let value = vec![b'x'; length];
+        let frame = Frame::new((0, offset), "A".into(), None, &value, None);
+        Waiting::Event(Arc::new(frame))
+    }
+
+    fn offsets(items: &[Waiting]) -> Vec<u64> {
+        let offset = |item: &Waiting| match item {
+            Waiting::Event(frame) => Some(frame.offset),
+            Waiting::Complete(..) => None,
+        };
+        items.iter().filter_map(offset).collect()
+    }
+
+    proptest! {
+        /// Whatever the pace, events come out as they went in, or the inbox says that it is closed.
+        #[test]
+        fn nothing_is_lost_or_reordered(steps in proptest::collection::vec(proptest::option::of(1usize..30_000), 0..60), bound in 0usize..200_000) {
+            let inbox = Inbox::new(bound);
+            let (mut pushed, mut taken, mut closed) = (Vec::new(), Vec::new(), false);
+            for (offset, step) in (0..).zip(steps) {
+                match step {
+                    Some(length) => match inbox.push(event(offset, length)) {
+                        Pushed::Waits => pushed.push(offset),
+                        Pushed::Overflowed => {
+                            prop_assert!(!closed && pushed.len() > taken.len());
+                            closed = true;
+                        }
+                        Pushed::Closed => prop_assert!(closed),
+                    },
+                    None => if let Next::Take(items) = inbox.take() {
+                        taken.extend(offsets(&items));
+                    },
+                }
+            }
+            while let Next::Take(items) = inbox.take() {
+                taken.extend(offsets(&items));
+            }
+            if closed {
+                prop_assert!(pushed.starts_with(&taken));
+                prop_assert!(matches!(inbox.take(), Next::Close));
+            } else {
+                prop_assert_eq!(taken, pushed);
+                prop_assert!(matches!(inbox.take(), Next::Nothing));
+            }
+        }
+    }
+}
