@@ -91,8 +91,9 @@ const READ_AHEAD: ReadAhead = ReadAhead {
 /// (`group.min.session.timeout.ms`), so that a move takes at most 8 s.
 const SESSION_TIMEOUT_MS: &str = "6000";
 
-/// A member hears by its next heartbeat that partitions change hands, and a forwarder that comes needs two such rounds: so a
-/// planned hand-over takes about twice this time. A few small requests a second from each forwarder are nothing to a broker.
+/// A member hears by its next heartbeat that partitions change hands. A few small requests a second from each forwarder are
+/// nothing to a broker. A forwarder that comes takes a second all the same: the others join twice, which librdkafka does
+/// once a second at most.
 const HEARTBEAT_MS: &str = "200";
 
 impl SourceSettings {
