@@ -74,10 +74,7 @@ impl Serving {
         shards: &[(String, String)],
         folder: &Path,
     ) -> Result<Self> {
-        let mut variables = of_shards(shards);
-        variables.push(variable("KAFKA_BROKER", broker));
-        variables.push(variable("KAFKA_TOPIC", topic));
-        Self::start("replay", variables, folder).await
+        Self::replay_with(broker, topic, of_shards(shards), folder).await
     }
 
     /// A replay service for a topic that follows a pool's shard map.
@@ -90,12 +87,8 @@ impl Serving {
         pool: &str,
         folder: &Path,
     ) -> Result<Self> {
-        let variables = vec![
-            variable("KAFKA_BROKER", broker),
-            variable("KAFKA_TOPIC", topic),
-            variable("FORWARDER_POOL", pool),
-        ];
-        Self::start("replay", variables, folder).await
+        let follows = vec![variable("FORWARDER_POOL", pool)];
+        Self::replay_with(broker, topic, follows, folder).await
     }
 
     /// A replay service where forwarders publish a topic's records byte by byte.
@@ -109,9 +102,18 @@ impl Serving {
         folder: &Path,
     ) -> Result<Self> {
         let mut variables = of_shards(shards);
+        variables.push(variable("PAYLOAD", "Verbatim"));
+        Self::replay_with(broker, topic, variables, folder).await
+    }
+
+    async fn replay_with(
+        broker: &str,
+        topic: &str,
+        mut variables: Vec<Variable>,
+        folder: &Path,
+    ) -> Result<Self> {
         variables.push(variable("KAFKA_BROKER", broker));
         variables.push(variable("KAFKA_TOPIC", topic));
-        variables.push(variable("PAYLOAD", "Verbatim"));
         Self::start("replay", variables, folder).await
     }
 

@@ -159,7 +159,9 @@ impl Kind for AssetGroup {
             .tls
             .iter()
             .filter_map(|tls| tls.secret_name.as_deref());
+        let nats = self.spec.serving.nats.iter();
         tls.chain(kafka.sasl.iter().map(|sasl| sasl.secret_name.as_str()))
+            .chain(nats.filter_map(|nats| nats.secret_name.as_deref()))
             .collect()
     }
 }
