@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -36,9 +36,17 @@ pub(crate) fn program(name: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// A port that no later call returns again, below those that the kernel gives to outgoing connections: one of these would
+/// otherwise take it before its server is up.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id();
+    let numbers =
+        std::iter::repeat_with(|| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)));
+    let mut ports = numbers.filter_map(|number| u16::try_from(10_000 + number % 20_000).ok());
+    ports
+        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        .unwrap()
 }
 
 /// Ports of a node that may not run yet.

@@ -7,6 +7,7 @@
 pub mod ceiling;
 mod handover;
 mod input;
+mod isolation;
 mod latency;
 mod protocol;
 mod records;
@@ -74,6 +75,8 @@ enum Part {
     Latency,
     /// Partitions that change hands
     Handover,
+    /// What the others notice while a shard is away for a minute
+    Isolation,
 }
 
 impl Settings {
@@ -119,6 +122,9 @@ async fn all(settings: &Settings) -> Result<()> {
     }
     if settings.wants(Part::Handover) {
         handover::measure(&broker, &subfolder(folder.path(), "handover")?).await?;
+    }
+    if settings.wants(Part::Isolation) {
+        isolation::measure(&broker, &subfolder(folder.path(), "isolation")?).await?;
     }
     Ok(())
 }

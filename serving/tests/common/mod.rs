@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use eventsource_stream::{Event, Eventsource as _};
@@ -37,9 +38,17 @@ fn program(name: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// A port that no later call returns again, below those that the kernel gives to outgoing connections: one of these would
+/// otherwise take it before its server is up.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id();
+    let numbers =
+        std::iter::repeat_with(|| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)));
+    let mut ports = numbers.filter_map(|number| u16::try_from(10_000 + number % 20_000).ok());
+    ports
+        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        .unwrap()
 }
 
 /// A child process that is killed when dropped.
