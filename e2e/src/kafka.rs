@@ -60,16 +60,7 @@ impl Broker {
     /// # Errors
     /// When it cannot be started.
     pub async fn start(folder: &Path) -> Result<Self> {
-        let mut broker = Self {
-            folder: folder.to_owned(),
-            listener: ports::free()?,
-            controller: ports::free()?,
-            further: Vec::new(),
-            variables: Vec::new(),
-            process: None,
-        };
-        broker.run().await?;
-        Ok(broker)
+        Self::listening(ports::free()?, folder).await
     }
 
     /// Starts a broker that listens on another address of this machine than its loopback.
@@ -77,9 +68,14 @@ impl Broker {
     /// # Errors
     /// When it cannot be started.
     pub async fn start_on(address: IpAddr, folder: &Path) -> Result<Self> {
+        let listener = SocketAddr::new(address, ports::free()?.port());
+        Self::listening(listener, folder).await
+    }
+
+    async fn listening(listener: SocketAddr, folder: &Path) -> Result<Self> {
         let mut broker = Self {
             folder: folder.to_owned(),
-            listener: SocketAddr::new(address, ports::free()?.port()),
+            listener,
             controller: ports::free()?,
             further: Vec::new(),
             variables: Vec::new(),

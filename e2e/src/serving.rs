@@ -39,9 +39,7 @@ impl Serving {
         replay: Option<&Self>,
         folder: &Path,
     ) -> Result<Self> {
-        let replay = replay.map(|replay| variable("REPLAY_URL", &replay.url()));
-        let variables = of_shards(shards).into_iter().chain(replay).collect();
-        Self::start("router", variables, folder).await
+        Self::router_with(of_shards(shards), replay, folder).await
     }
 
     /// A router that follows a pool's shard map, and may know a replay service.
@@ -54,12 +52,20 @@ impl Serving {
         replay: Option<&Self>,
         folder: &Path,
     ) -> Result<Self> {
-        let mut variables = vec![
+        let variables = vec![
             variable("KAFKA_BROKER", broker),
             variable("FORWARDER_POOL", pool),
             // One that is started again is the same one.
             variable("APP_UUID", "router"),
         ];
+        Self::router_with(variables, replay, folder).await
+    }
+
+    async fn router_with(
+        mut variables: Vec<Variable>,
+        replay: Option<&Self>,
+        folder: &Path,
+    ) -> Result<Self> {
         variables.extend(replay.map(|replay| variable("REPLAY_URL", &replay.url())));
         Self::start("router", variables, folder).await
     }

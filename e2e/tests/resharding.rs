@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ofa_crds::ShardMap;
+use ofa_crds::ring::DEFAULT_REPLICAS;
 use ofa_crds::shard_map::Shard;
 use ofa_e2e::crowd::Crowd;
 use ofa_e2e::kafka::Broker;
@@ -14,9 +15,6 @@ use ofa_e2e::scene::{Scene, say, scenario_with_own_broker_within};
 use ofa_e2e::serving::Serving;
 use ofa_e2e::{process, wait};
 use serde_json::Value;
-
-/// Virtual nodes of a shard, unless a pool says otherwise.
-const RING_REPLICAS: u32 = 128;
 
 /// Four changes, of which each gives clients half a minute to move.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -297,7 +295,7 @@ fn ring(names: &[&str]) -> Result<ShardMap> {
         })
     });
     let shards = shards.collect::<Result<_>>()?;
-    Ok(ShardMap::from_ring(1, shards, RING_REPLICAS)?)
+    Ok(ShardMap::from_ring(1, shards, DEFAULT_REPLICAS)?)
 }
 
 fn owner<'a>(map: &'a ShardMap, asset: &str) -> &'a str {

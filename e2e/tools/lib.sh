@@ -65,6 +65,18 @@ long_step() {
   say "    $message: done in $((SECONDS - started)) s"
 }
 
+# cargo_tool NAME VERSION: installs one of cargo's tools. What was built is kept until it succeeds, so that an interrupted
+# build goes on where it stopped. Little optimisation: half of its build time would be the optimiser's.
+cargo_tool() {
+  local name=$1 version=$2 build=$OFA_CACHE/build/$1
+  need_command cargo "Rust from https://rustup.rs"
+  CARGO_TARGET_DIR=$build CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+    long_step "building $name $version" \
+    cargo install --locked --force --version "$version" --root "$OFA_CACHE" "$name"
+  rm -rf "$build"
+}
+
 # The folder cargo builds into, whether set by CARGO_TARGET_DIR, a cargo configuration or not at all.
 target_dir() {
   cargo metadata --manifest-path "$REPO/Cargo.toml" --no-deps --format-version 1 |

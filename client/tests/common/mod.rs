@@ -1,11 +1,11 @@
 //! Real nats-servers, a router, and a publisher that sends as a forwarder does.
 #![allow(dead_code, reason = "every test program uses its part")]
 
-use std::net::TcpListener;
-use std::path::PathBuf;
+mod servers;
+
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -16,38 +16,12 @@ use ofa_serving::router::{Routing, app};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+pub(crate) use servers::{free_port, program};
+
 pub(crate) const ASSET: &str = "OKUMA.123456";
 
 /// Long enough for a busy machine; a test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-pub(crate) fn program(name: &str) -> PathBuf {
-    let cache = std::env::var_os("OFA_CACHE").map_or_else(
-        || {
-            let home = std::env::var_os("HOME").expect("HOME is set");
-            PathBuf::from(home).join(".cache/openfactory-fanout")
-        },
-        PathBuf::from,
-    );
-    let installed = cache.join("bin").join(name);
-    if installed.exists() {
-        return installed;
-    }
-    PathBuf::from(name)
-}
-
-/// A port that no later call returns again, below those that the kernel gives to outgoing connections: one of these would
-/// otherwise take it before its server is up.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let first = std::process::id();
-    let numbers =
-        std::iter::repeat_with(|| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)));
-    let mut ports = numbers.filter_map(|number| u16::try_from(10_000 + number % 20_000).ok());
-    ports
-        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
-        .unwrap()
-}
 
 /// Ports of a node that may not run yet.
 #[derive(Clone)]

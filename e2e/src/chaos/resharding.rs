@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use ofa_crds::control::{ControlRole, DEFAULT_TOPIC};
 use ofa_crds::kafka::{ControlState, ControlTopic, KafkaSettings};
+use ofa_crds::ring::DEFAULT_REPLICAS;
 use ofa_crds::shard_map::Shard;
 use ofa_crds::shard_map::handover::{Action, Seen, step};
 use ofa_crds::{ShardMap, ShardName};
@@ -27,16 +28,12 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How often it is looked whether the next step may be taken.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Virtual nodes of a shard, as of a pool that does not say.
-const RING_REPLICAS: u32 = 128;
-
 /// How long the first map may take.
 const FIRST_MAP: Duration = Duration::from_secs(20);
 
 /// Keeps the map as it is wanted.
 pub(super) struct Resharding {
     wanted: watch::Sender<Wanted>,
-    state: watch::Receiver<ControlState>,
     task: JoinHandle<()>,
 }
 
@@ -59,13 +56,9 @@ impl Resharding {
             forwarders: BTreeSet::new(),
         });
         let task = tokio::spawn(drive(control, state.clone(), wanted.subscribe()));
-        let resharding = Self {
-            wanted,
-            state,
-            task,
-        };
+        let resharding = Self { wanted, task };
         wait::until("the first shard map", FIRST_MAP, async || {
-            Ok(resharding.state.borrow().maps.contains_key(POOL))
+            Ok(state.borrow().maps.contains_key(POOL))
         })
         .await?;
         Ok(resharding)
@@ -110,7 +103,7 @@ fn ring(shards: &[nats::Shard]) -> Result<ShardMap> {
     Ok(ShardMap::from_ring(
         0,
         shards.collect::<Result<_>>()?,
-        RING_REPLICAS,
+        DEFAULT_REPLICAS,
     )?)
 }
 

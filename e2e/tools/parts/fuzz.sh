@@ -7,10 +7,4 @@ part_key() { printf 'cargo-fuzz %s' "$FUZZ_VERSION"; }
 
 part_present() { [ -x "$OFA_BIN/cargo-fuzz" ]; }
 
-part_install() {
-  need_command cargo "Rust from https://rustup.rs"
-  local build=$OFA_CACHE/build/cargo-fuzz
-  CARGO_TARGET_DIR=$build long_step "building cargo-fuzz $FUZZ_VERSION" \
-    cargo install --locked --force --version "$FUZZ_VERSION" --root "$OFA_CACHE" cargo-fuzz
-  rm -rf "$build"
-}
+part_install() { cargo_tool cargo-fuzz "$FUZZ_VERSION"; }

@@ -1,6 +1,6 @@
 //! Kafka as the controller of groups uses it: which groups there are, where their services are, who needs them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -141,7 +141,11 @@ impl KafkaControlPlane {
         tokio::spawn(async move {
             while state.has_changed().is_ok() {
                 tokio::time::sleep(IDLE_LOOK).await;
-                for (topic, _) in state.borrow().wanted.keys() {
+                let state = state.borrow();
+                // Of many members that need one service there is one piece of news.
+                let topics: BTreeSet<&String> =
+                    state.wanted.keys().map(|(topic, _)| topic).collect();
+                for topic in topics {
                     news.tell(News::Of(Subject::Service(topic.clone())));
                 }
             }

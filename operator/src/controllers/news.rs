@@ -112,12 +112,11 @@ impl Reader {
 pub struct Readers(Mutex<BTreeMap<Subject, BTreeSet<Reader>>>);
 
 impl Readers {
-    /// From now on `reader` goes by `subject`.
-    pub fn add(&self, reader: &Reader, subject: Subject) {
+    /// From now on `reader` goes by these subjects too.
+    pub fn add(&self, reader: &Reader, subjects: impl IntoIterator<Item = Subject>) {
         let mut all = self.0.lock();
-        let readers = all.entry(subject).or_default();
-        if !readers.contains(reader) {
-            readers.insert(reader.clone());
+        for subject in subjects {
+            all.entry(subject).or_default().insert(reader.clone());
         }
     }
 
@@ -225,9 +224,8 @@ mod tests {
     fn only_those_hear_of_it_who_go_by_it() {
         let readers = Readers::default();
         let subject = |name: &str| Subject::Progress(name.to_owned());
-        readers.add(&reader("a"), subject("one"));
-        readers.add(&reader("b"), subject("one"));
-        readers.add(&reader("b"), subject("two"));
+        readers.add(&reader("a"), [subject("one")]);
+        readers.add(&reader("b"), [subject("one"), subject("two")]);
         let of = |name: &str| readers.of(&subject(name), "ForwarderPool");
         assert_eq!(of("one"), [reader("a"), reader("b")]);
         assert_eq!(of("two"), [reader("b")]);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use k8s_openapi::NamespaceResourceScope;
 use kube::Resource;
 use ofa_crds::api::{
-    AssetGroup, AssetGroupStatus, Condition, ForwarderPool, ForwarderPoolStatus, NatsShard,
-    NatsShardStatus,
+    AssetGroup, AssetGroupStatus, Condition, ForwarderPool, ForwarderPoolStatus, KafkaConnection,
+    NatsShard, NatsShardStatus,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -132,13 +132,7 @@ impl Kind for ForwarderPool {
     }
 
     fn secrets(&self) -> Vec<&str> {
-        let kafka = &self.spec.kafka;
-        let tls = kafka
-            .tls
-            .iter()
-            .filter_map(|tls| tls.secret_name.as_deref());
-        tls.chain(kafka.sasl.iter().map(|sasl| sasl.secret_name.as_str()))
-            .collect()
+        secrets_of_kafka(&self.spec.kafka).collect()
     }
 }
 
@@ -154,14 +148,15 @@ impl Kind for AssetGroup {
     }
 
     fn secrets(&self) -> Vec<&str> {
-        let kafka = &self.spec.kafka;
-        let tls = kafka
-            .tls
-            .iter()
-            .filter_map(|tls| tls.secret_name.as_deref());
         let nats = self.spec.serving.nats.iter();
-        tls.chain(kafka.sasl.iter().map(|sasl| sasl.secret_name.as_str()))
+        secrets_of_kafka(&self.spec.kafka)
             .chain(nats.filter_map(|nats| nats.secret_name.as_deref()))
             .collect()
     }
+}
+
+fn secrets_of_kafka(kafka: &KafkaConnection) -> impl Iterator<Item = &str> {
+    let tls = kafka.tls.iter();
+    tls.filter_map(|tls| tls.secret_name.as_deref())
+        .chain(kafka.sasl.iter().map(|sasl| sasl.secret_name.as_str()))
 }

@@ -119,9 +119,18 @@ impl Seen {
     }
 
     /// Takes in an event that comes in the order of its partition, with all that the client watches before it.
-    /// Whether it is new.
-    pub(super) fn take_in_order(&mut self, asset: AssetTag, partition: u32, offset: u64) -> bool {
-        let is_new = offset >= self.next(asset, partition);
+    /// Whether it is new. `asset` is asked only where an asset has come further than the position.
+    pub(super) fn take_in_order(
+        &mut self,
+        asset: impl FnOnce() -> AssetTag,
+        partition: u32,
+        offset: u64,
+    ) -> bool {
+        let next = match self.beyond.is_empty() {
+            true => self.base.next(partition),
+            false => self.next(asset(), partition),
+        };
+        let is_new = offset >= next;
         self.raise_all(partition, offset.saturating_add(1));
         is_new
     }
@@ -270,7 +279,7 @@ mod tests {
             let mut seen = Seen::parse(&seen.to_string()).unwrap();
             let from = seen.base().next(0);
             for (offset, asset) in (0u64..).zip(events).skip_while(|(offset, _)| *offset < from) {
-                let is_new = seen.take_in_order(TAGS[asset], 0, offset);
+                let is_new = seen.take_in_order(|| TAGS[asset], 0, offset);
                 prop_assert_eq!(is_new, offset >= had[asset]);
                 prop_assert_eq!(seen.base().next(0), offset + 1);
                 // The id said with this event keeps what is still ahead.

@@ -206,11 +206,9 @@ impl Client {
     fn encode(&mut self, frames: &[Arc<Frame>]) -> Bytes {
         let mut out = Vec::with_capacity(frames.iter().map(|frame| frame.size()).sum());
         for frame in frames {
-            let asset = AssetTag::of(&frame.asset);
-            if self
-                .seen
-                .take_in_order(asset, frame.partition, frame.offset)
-            {
+            let asset = || AssetTag::of(&frame.asset);
+            let (partition, offset) = (frame.partition, frame.offset);
+            if self.seen.take_in_order(asset, partition, offset) {
                 frame.write_at(&self.seen, &mut out);
             }
         }

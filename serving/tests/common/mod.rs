@@ -1,11 +1,12 @@
 //! A real broker, the service as a process, and a client that comes back as EventSource does.
 #![allow(dead_code, reason = "every test program uses its part")]
 
+#[path = "../../../client/tests/common/servers.rs"]
+mod servers;
+
 use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use eventsource_stream::{Event, Eventsource as _};
@@ -20,36 +21,11 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
+pub(crate) use servers::free_port;
+use servers::program;
+
 /// Long enough for a busy machine; a test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
-
-fn program(name: &str) -> PathBuf {
-    let cache = std::env::var_os("OFA_CACHE").map_or_else(
-        || {
-            let home = std::env::var_os("HOME").expect("HOME is set");
-            PathBuf::from(home).join(".cache/openfactory-fanout")
-        },
-        PathBuf::from,
-    );
-    let installed = cache.join("bin").join(name);
-    if installed.exists() {
-        return installed;
-    }
-    PathBuf::from(name)
-}
-
-/// A port that no later call returns again, below those that the kernel gives to outgoing connections: one of these would
-/// otherwise take it before its server is up.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let first = std::process::id();
-    let numbers =
-        std::iter::repeat_with(|| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)));
-    let mut ports = numbers.filter_map(|number| u16::try_from(10_000 + number % 20_000).ok());
-    ports
-        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
-        .unwrap()
-}
 
 /// A child process that is killed when dropped.
 pub(crate) struct Process(Child);

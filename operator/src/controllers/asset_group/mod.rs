@@ -142,9 +142,7 @@ fn hear_of_changes(valid: &ValidGroup, source: &GroupSource, context: &Context<'
         Engine::Native => Subject::Progress(build::consumer_group(valid)),
         Engine::KsqlDb(_) => Subject::Partitioning(valid.source_topic.clone()),
     };
-    for subject in [source.subject(), of_engine] {
-        context.readers.add(&reader, subject);
-    }
+    context.readers.add(&reader, [source.subject(), of_engine]);
 }
 
 /// The services of all groups, and the removal of those of groups that have left.
@@ -156,10 +154,9 @@ async fn serve(
     context: &Context<'_>,
 ) -> Result<Outcome, PlatformError> {
     let reader = Reader::of("AssetGroup", &valid.identity);
-    for group in &found.groups.present {
-        let subject = Subject::Service(group.topic.clone());
-        context.readers.add(&reader, subject);
-    }
+    let groups = found.groups.present.iter();
+    let subjects = groups.map(|group| Subject::Service(group.topic.clone()));
+    context.readers.add(&reader, subjects);
     let Some(table) = table(kafka, context) else {
         return Ok(Outcome::under_way(
             "ReadingControlTopic",

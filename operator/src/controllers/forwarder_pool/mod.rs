@@ -134,9 +134,7 @@ fn hear_of_changes(valid: &ValidPool, context: &Context<'_>) {
     let reader = Reader::of("ForwarderPool", &valid.identity);
     let pool = Subject::Pool(control_name(&valid.identity));
     let progress = Subject::Progress(valid.consumer_group.clone());
-    for subject in [pool, progress] {
-        context.readers.add(&reader, subject);
-    }
+    context.readers.add(&reader, [pool, progress]);
 }
 
 fn autoscaling(

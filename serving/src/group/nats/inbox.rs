@@ -24,8 +24,8 @@ const NOTICE: usize = 64;
 /// Something for a client, in the order of its asset.
 #[derive(Debug, Clone)]
 pub(super) enum Waiting {
-    /// An event.
-    Event(Arc<Frame>),
+    /// An event of an asset.
+    Event(AssetTag, Arc<Frame>),
     /// Everything of the asset below these offsets has come before.
     Complete(AssetTag, Arc<Offsets>),
 }
@@ -33,7 +33,7 @@ pub(super) enum Waiting {
 impl Waiting {
     fn size(&self) -> usize {
         match self {
-            Self::Event(frame) => frame.size(),
+            Self::Event(_, frame) => frame.size(),
             Self::Complete(..) => NOTICE,
         }
     }
@@ -141,12 +141,12 @@ mod tests {
     fn event(offset: u64, length: usize) -> Waiting {
         let value = vec![b'x'; length];
         let frame = Frame::new((0, offset), "A".into(), None, &value, None);
-        Waiting::Event(Arc::new(frame))
+        Waiting::Event(AssetTag::of("A"), Arc::new(frame))
     }
 
     fn offsets(items: &[Waiting]) -> Vec<u64> {
         let offset = |item: &Waiting| match item {
-            Waiting::Event(frame) => Some(frame.offset),
+            Waiting::Event(_, frame) => Some(frame.offset),
             Waiting::Complete(..) => None,
         };
         items.iter().filter_map(offset).collect()

@@ -83,9 +83,9 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// Hands an event to the client, if it asked for it.
-    fn deliver(&self, frame: &Arc<Frame>) -> Option<Pushed> {
+    fn deliver(&self, asset: AssetTag, frame: &Arc<Frame>) -> Option<Pushed> {
         let wanted = self.selection.has_id(frame.id.as_deref());
-        wanted.then(|| self.inbox.push(Waiting::Event(Arc::clone(frame))))
+        wanted.then(|| self.inbox.push(Waiting::Event(asset, Arc::clone(frame))))
     }
 }
 
@@ -129,7 +129,7 @@ impl Lane {
         let mut delivered = Delivered::default();
         let mut inner = self.inner.lock();
         for watcher in &inner.watchers {
-            match watcher.deliver(&frame) {
+            match watcher.deliver(self.tag, &frame) {
                 Some(Pushed::Waits) => delivered.events += 1,
                 Some(Pushed::Overflowed) => delivered.closed += 1,
                 Some(Pushed::Closed) | None => {}
@@ -207,7 +207,7 @@ impl Lane {
             return false;
         }
         for frame in inner.missing(self.tag, seen) {
-            watcher.deliver(frame);
+            watcher.deliver(self.tag, frame);
         }
         let complete = Arc::new(inner.complete.clone());
         watcher.inbox.push(Waiting::Complete(self.tag, complete));

@@ -79,7 +79,7 @@ impl Progress {
         let (mut missing, mut bytes) = (Vec::new(), 0);
         for lane in lanes.clone() {
             let (found, size) = lane.missing(&self.seen, limit.saturating_sub(bytes));
-            missing.extend(found);
+            missing.extend(found.into_iter().map(|frame| (lane.tag(), frame)));
             bytes += size;
         }
         if bytes >= limit && !missing.is_empty() {
@@ -126,8 +126,9 @@ impl Progress {
         }
         for frame in &page.items {
             // A record without id is on the topic, and not on NATS.
-            if frame.id.is_some() && lack.assets.contains(&AssetTag::of(&frame.asset)) {
-                self.write(frame, &mut out);
+            let asset = AssetTag::of(&frame.asset);
+            if frame.id.is_some() && lack.assets.contains(&asset) {
+                self.write(asset, frame, &mut out);
             }
         }
         self.raise(&lack.assets, lack.partition, page.next);
@@ -139,7 +140,7 @@ impl Progress {
         let mut out = Vec::new();
         for item in items {
             match item {
-                Waiting::Event(frame) => self.write(frame, &mut out),
+                Waiting::Event(asset, frame) => self.write(*asset, frame, &mut out),
                 Waiting::Complete(asset, next) => {
                     for (partition, next) in next.iter() {
                         self.raise(&[*asset], *partition, *next);
@@ -150,17 +151,17 @@ impl Progress {
         out.into()
     }
 
-    fn write_all(&mut self, frames: &[Arc<Frame>]) -> Bytes {
-        let mut out = Vec::with_capacity(frames.iter().map(|frame| frame.size()).sum());
-        for frame in frames {
-            self.write(frame, &mut out);
+    fn write_all(&mut self, frames: &[(AssetTag, Arc<Frame>)]) -> Bytes {
+        let mut out = Vec::with_capacity(frames.iter().map(|(_, frame)| frame.size()).sum());
+        for (asset, frame) in frames {
+            self.write(*asset, frame, &mut out);
         }
         out.into()
     }
 
     /// Writes an event with the id after it, unless the client has it.
-    fn write(&mut self, frame: &Frame, out: &mut Vec<u8>) {
-        let (asset, partition) = (AssetTag::of(&frame.asset), frame.partition);
+    fn write(&mut self, asset: AssetTag, frame: &Frame, out: &mut Vec<u8>) {
+        let partition = frame.partition;
         if frame.offset < self.seen.next(asset, partition) {
             return;
         }
