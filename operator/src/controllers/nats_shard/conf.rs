@@ -53,13 +53,14 @@ impl Conf {
 }
 
 /// Settings that nats-server takes in at its start only.
-const AT_START: [&str; 6] = [
+const AT_START: [&str; 7] = [
     "server_name:",
     "host:",
     "port:",
     "http_port:",
     "max_pending:",
     "lame_duck_",
+    "disable_sublist_cache:",
 ];
 
 /// Whether a change from one nats.conf to another takes a restart.
@@ -97,6 +98,11 @@ fn write_conf(
         "# A slow client is disconnected; it never holds back the forwarders."
     )?;
     writeln!(out, "no_fast_producer_stall: true")?;
+    writeln!(
+        out,
+        "# It holds 1,024 subjects; a factory has more by far, so that looking into it and clearing it up is all it would do."
+    )?;
+    writeln!(out, "disable_sublist_cache: true")?;
     write_users(out, shard, credentials)?;
     if shard.tls.is_some() {
         writeln!(out, "tls {{")?;
@@ -123,9 +129,11 @@ fn write_users(
     } = credentials;
     writeln!(out, "authorization {{")?;
     writeln!(out, "  users: [")?;
+    // To publish is not named: what is not named is allowed. A node would check each message against even the widest
+    // rule, and remembers the outcome for 128 subjects only.
     writeln!(
         out,
-        "    {{ user: {FORWARDER}, password: \"{forwarder}\", permissions: {{ publish: \">\", subscribe: \"_OFA.>\" }} }}"
+        "    {{ user: {FORWARDER}, password: \"{forwarder}\", permissions: {{ subscribe: \"_OFA.>\" }} }}"
     )?;
     writeln!(
         out,
