@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ofa_crds::kafka::{ControlError, ControlTopic};
-use ofa_crds::{ControlRole, ShardMap};
+use ofa_crds::ShardMap;
+use ofa_crds::kafka::ControlError;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -13,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::consume::{Source, SourceError, SourceSettings};
+use crate::credentials::Credentials;
 use crate::dead_letters::DeadLetters;
 use crate::health::Health;
 use crate::http;
+use crate::maps::{first_map, follow_map};
 use crate::metrics::Metrics;
 use crate::pump::{Pump, State};
 use crate::route::Encoder;
@@ -116,7 +118,7 @@ async fn forward(
     let epoch = map.epoch();
     let factory = ShardFactory {
         member,
-        credentials: args.credentials,
+        credentials: Credentials::new(args.credentials.as_deref()),
         confirmed: confirmations,
         metrics: metrics.clone(),
     };
@@ -144,70 +146,6 @@ async fn forward(
         pump.run()
     });
     Ok(thread.await.map_err(|_| ForwardError::Broken)??)
-}
-
-/// Follows the pool's map on the control topic, and acknowledges what the pump puts in force.
-fn follow_map(
-    args: &ForwardArgs,
-    member: &str,
-    mut epochs: mpsc::UnboundedReceiver<u64>,
-    stop: CancellationToken,
-) -> Result<watch::Receiver<Option<Arc<ShardMap>>>, ControlError> {
-    let topic = ControlTopic::new(&args.kafka, &args.control_topic)?;
-    let mut state = topic.follow()?;
-    let (sender, receiver) = watch::channel(None);
-    let pool = args.pool.clone().unwrap_or_default();
-    let map_pool = pool.clone();
-    tokio::spawn(async move {
-        while state.changed().await.is_ok() {
-            let map = state.borrow_and_update().maps.get(&map_pool).cloned();
-            let newer = |old: &Option<Arc<ShardMap>>| {
-                map.as_ref()
-                    .is_some_and(|map| old.as_ref().is_none_or(|old| old.epoch() < map.epoch()))
-            };
-            sender.send_if_modified(|old| {
-                newer(old) && {
-                    old.clone_from(&map);
-                    true
-                }
-            });
-        }
-    });
-    let member = member.to_owned();
-    tokio::spawn(async move {
-        while let Some(epoch) = epochs.recv().await {
-            if let Err(error) = topic
-                .ack(&pool, ControlRole::Forwarder, &member, epoch)
-                .await
-            {
-                warn!(epoch, %error, "the shard map's epoch could not be acknowledged");
-            }
-        }
-        if stop.is_cancelled()
-            && let Err(error) = topic.leave(&pool, ControlRole::Forwarder, &member).await
-        {
-            warn!(%error, "leaving could not be told on the control topic");
-        }
-    });
-    Ok(receiver)
-}
-
-async fn first_map(
-    maps: &mut watch::Receiver<Option<Arc<ShardMap>>>,
-    health: &Health,
-    stop: &CancellationToken,
-) -> Option<Arc<ShardMap>> {
-    health.pending(
-        "shard_map",
-        "no shard map of the pool on the control topic yet".to_owned(),
-    );
-    let found = tokio::select! {
-        map = maps.wait_for(Option::is_some) => map.ok()?.clone(),
-        () = stop.cancelled() => None,
-    };
-    maps.mark_unchanged();
-    health.settled("shard_map");
-    found
 }
 
 /// Makes the consumer as soon as the topic is there; `None` when told to stop before.

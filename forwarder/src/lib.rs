@@ -7,6 +7,7 @@
 
 mod commit;
 mod consume;
+mod credentials;
 mod dead_letters;
 mod derive;
 mod fetch;
@@ -16,6 +17,7 @@ mod http;
 #[cfg(feature = "internals")]
 pub mod internals;
 mod log_limit;
+mod maps;
 mod metrics;
 mod publish;
 mod pump;

@@ -63,8 +63,8 @@ pub struct ForwardArgs {
     /// Virtual nodes per cluster on the hash ring, where clusters are named by NATS_CLUSTER_<NAME>
     #[arg(long, env = "HASH_RING_REPLICAS", default_value_t = ring::DEFAULT_REPLICAS)]
     pub(crate) hash_ring_replicas: u32,
-    /// Folder with <cluster>/username, <cluster>/password and, for TLS, <cluster>/ca.crt
-    #[arg(long, env = "NATS_CREDENTIALS_DIR")]
+    /// File in JSON with username, password and, for TLS, caCertificate of each cluster by its name; read anew for each connection
+    #[arg(long, env = "NATS_CREDENTIALS_FILE")]
     pub(crate) credentials: Option<PathBuf>,
     /// What to publish
     #[arg(long, env = "PAYLOAD", default_value = "OpenFactory")]

@@ -1,6 +1,5 @@
 //! The shards of the map in force, each with its task; and those of earlier maps until they are empty.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -8,8 +7,9 @@ use std::time::{Duration, Instant};
 use ofa_crds::ShardMap;
 use tracing::{info, warn};
 
+use crate::credentials::Credentials;
 use crate::metrics::Metrics;
-use crate::publish::{self, Access, Batch, Confirmed, ShardHandle, ShardSettings, SinkId};
+use crate::publish::{self, Batch, Confirmed, ShardHandle, ShardSettings, SinkId};
 use crate::route::Tenure;
 
 /// Bytes a shard may have unconfirmed before no more are handed to it. At full speed this is about 10 ms
@@ -27,8 +27,7 @@ const ISOLATE_AFTER: Duration = Duration::from_millis(400);
 /// How tasks of shards are made.
 pub(crate) struct ShardFactory {
     pub(crate) member: String,
-    /// Folder with one folder of credentials for each shard.
-    pub(crate) credentials: Option<PathBuf>,
+    pub(crate) credentials: Credentials,
     pub(crate) confirmed: Sender<Confirmed>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -246,13 +245,7 @@ impl Shards {
             sink,
             name: name.to_owned(),
             urls: urls.to_vec(),
-            access: Access {
-                folder: self
-                    .factory
-                    .credentials
-                    .as_ref()
-                    .map(|folder| folder.join(name)),
-            },
+            access: self.factory.credentials.of(name),
             member: self.factory.member.clone(),
         };
         let handle = publish::spawn(

@@ -14,8 +14,18 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 
 /// Trust in the authorities of a PEM file, and in nobody else.
 pub(crate) fn trust(path: &Path) -> Result<RootCertStore, String> {
+    trust_in(certificates(path)?)
+}
+
+/// Trust in the authorities of a PEM text, and in nobody else.
+pub(crate) fn trust_text(pem: &str) -> Result<RootCertStore, String> {
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>();
+    trust_in(certificates.map_err(|error| error.to_string())?)
+}
+
+fn trust_in(authorities: Vec<CertificateDer<'static>>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in authorities {
         roots.add(certificate).map_err(|error| error.to_string())?;
     }
     Ok(roots)

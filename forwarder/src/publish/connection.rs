@@ -1,11 +1,11 @@
 //! A connection to one NATS node: bytes out as they are, operations in.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use ofa_crds::ShardAccess;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::io::{
@@ -14,10 +14,10 @@ use tokio::io::{
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tracing::debug;
 use url::Url;
 
 use super::protocol::{self, ProtocolError, ServerInfo, ServerOp};
+use crate::credentials::{Access, CredentialsError};
 use crate::tls;
 
 /// How long a node has to answer while a connection is made. A healthy one needs milliseconds; one that
@@ -44,15 +44,12 @@ pub(crate) enum ConnectionError {
     Closed,
     #[error("the node has headers switched off; this needs nats-server with headers enabled")]
     NoHeaders,
-    #[error("credentials or certificate of the shard cannot be read: {path}: {reason}")]
-    Access { path: PathBuf, reason: String },
-}
-
-/// Where to find what a shard's nodes want to see: a folder with `username`, `password`, `ca.crt`.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Access {
-    /// The shard's folder; files that are not there are not used.
-    pub(crate) folder: Option<PathBuf>,
+    #[error(transparent)]
+    Access(#[from] CredentialsError),
+    #[error("the shard's caCertificate in NATS_CREDENTIALS_FILE cannot be used: {0}")]
+    Authorities(String),
+    #[error("the node asks for TLS; name the shard's caCertificate in NATS_CREDENTIALS_FILE")]
+    NoAuthorities,
 }
 
 /// The address of one node.
@@ -121,6 +118,8 @@ impl Connection {
     }
 
     async fn handshake(node: &Node, access: &Access, name: &str) -> Result<Self, ConnectionError> {
+        // For each connection anew: passwords change, and so may the file while the forwarder runs.
+        let access = access.read()?;
         let tcp = TcpStream::connect((node.host.as_str(), node.port)).await?;
         tcp.set_nodelay(true)?;
         let mut connection = Self::over(Box::new(tcp));
@@ -130,14 +129,14 @@ impl Connection {
             ));
         };
         if info.tls_required || node.tls {
-            connection = connection.encrypt(node, access).await?;
+            connection = connection.encrypt(node, access.as_ref()).await?;
         }
         if !info.headers {
             return Err(ConnectionError::NoHeaders);
         }
         connection.info = *info;
         connection
-            .write(connect_line(access, name)?.as_bytes(), b"PING\r\n")
+            .write(connect_line(access.as_ref(), name).as_bytes(), b"PING\r\n")
             .await?;
         loop {
             match connection.next().await? {
@@ -159,7 +158,11 @@ impl Connection {
     }
 
     /// NATS begins in plain text and turns to TLS behind the INFO line.
-    async fn encrypt(self, node: &Node, access: &Access) -> Result<Self, ConnectionError> {
+    async fn encrypt(
+        self,
+        node: &Node,
+        access: Option<&ShardAccess>,
+    ) -> Result<Self, ConnectionError> {
         let stream = self.reader.unsplit(self.writer);
         let name = ServerName::try_from(node.host.clone())
             .map_err(|_| ConnectionError::Url(node.host.clone()))?;
@@ -196,40 +199,22 @@ impl Connection {
     }
 }
 
-fn connect_line(access: &Access, name: &str) -> Result<String, ConnectionError> {
+fn connect_line(access: Option<&ShardAccess>, name: &str) -> String {
     let mut connect = serde_json::json!({
         "verbose": false, "pedantic": false, "headers": true, "no_responders": false, "echo": true,
         "protocol": 1, "lang": "rust", "version": env!("CARGO_PKG_VERSION"), "name": name,
     });
-    if let Some(folder) = &access.folder {
-        if let (Some(user), Some(password)) = (
-            read(folder.join("username"))?,
-            read(folder.join("password"))?,
-        ) {
-            connect["user"] = user.into();
-            connect["pass"] = password.into();
-        } else {
-            debug!(folder = %folder.display(), "no credentials for this shard; connecting without");
-        }
+    if let Some(access) = access {
+        connect["user"] = access.username.as_str().into();
+        connect["pass"] = access.password.as_str().into();
     }
-    Ok(format!("CONNECT {connect}\r\n"))
+    format!("CONNECT {connect}\r\n")
 }
 
-/// A file's text without its line end; `None` when there is no such file.
-fn read(path: PathBuf) -> Result<Option<String>, ConnectionError> {
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(ConnectionError::Access {
-            path,
-            reason: error.to_string(),
-        }),
-    }
-}
-
-fn tls_config(access: &Access) -> Result<rustls::ClientConfig, ConnectionError> {
-    let path = access.folder.clone().unwrap_or_default().join("ca.crt");
-    let roots = tls::trust(&path).map_err(|reason| ConnectionError::Access { path, reason })?;
+fn tls_config(access: Option<&ShardAccess>) -> Result<rustls::ClientConfig, ConnectionError> {
+    let pem = access.and_then(|access| access.ca_certificate.as_deref());
+    let pem = pem.ok_or(ConnectionError::NoAuthorities)?;
+    let roots = tls::trust_text(pem).map_err(ConnectionError::Authorities)?;
     Ok(rustls::ClientConfig::builder()
         .with_root_certificates(roots)
         .with_no_client_auth())

@@ -8,7 +8,6 @@ mod shard;
 mod window;
 
 pub(crate) use batch::{Batch, Span};
-pub(crate) use connection::Access;
 #[cfg(feature = "internals")]
 pub(crate) use protocol::parse;
 pub(crate) use session::WitnessMode;

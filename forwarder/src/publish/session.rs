@@ -9,8 +9,9 @@ use rand::Rng as _;
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connection::{Access, Connection, ConnectionError, Node};
+use super::connection::{Connection, ConnectionError, Node};
 use super::protocol::ServerOp;
+use crate::credentials::Access;
 
 /// How often a probe is published until the witness hears one: interest has to travel between the nodes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);

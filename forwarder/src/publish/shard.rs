@@ -10,10 +10,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use super::connection::{Access, Node};
+use super::connection::Node;
 use super::session::{Heard, Session, SessionError, WitnessMode, second_node};
 use super::window::{MarkerGap, Window};
 use super::{Batch, Confirmed, SinkId};
+use crate::credentials::Access;
 use crate::metrics::Metrics;
 
 /// How long a marker may stay away before the session counts as broken. Nodes answer in milliseconds,

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use ofa_crds::api::{ConditionStatus, NatsShard, NatsShardStatus, ROLLOUT_PENDING};
+use ofa_crds::{ShardAccess, ShardAccessFile};
 
 use super::{Objects, Step};
 use crate::controllers::asset_group::validate::Engine;
+use crate::controllers::forwarder_pool::map::Candidate;
 use crate::controllers::nats_shard::conf::{self, Conf};
 use crate::controllers::nats_shard::credentials::Credentials;
 use crate::controllers::nats_shard::validate::ValidShard;
@@ -172,8 +174,9 @@ fn build(
             let valid = forwarder_pool::validate::validate(pool, settings).ok()?;
             let (namespace, labels) = (&valid.identity.namespace, &valid.shard_labels);
             let selected = forwarder_pool::map::select(shards, namespace, labels);
+            let access = nobodys(&selected);
             Some(forwarder_pool::build::build(
-                &valid, &selected, settings, false,
+                &valid, &selected, &access, settings, false,
             ))
         }
         Manifest::AssetGroup(group) => {
@@ -182,6 +185,20 @@ fn build(
             is_native.then(|| asset_group::build::build(&valid, settings, false))
         }
     }
+}
+
+/// Names the shards alone.
+fn nobodys(shards: &[Candidate]) -> ShardAccessFile {
+    let known = shards.iter().filter_map(|it| it.shard.as_ref());
+    let access = known.map(|shard| {
+        let nobody = ShardAccess {
+            username: String::new(),
+            password: String::new(),
+            ca_certificate: None,
+        };
+        (shard.name.clone(), nobody)
+    });
+    ShardAccessFile(access.collect())
 }
 
 fn hosts(shard: &ValidShard) -> Vec<String> {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use ofa_crds::api::{ForwarderPool, NatsShard, NatsShardStatus};
 use ofa_crds::kafka::KafkaSettings;
+use ofa_crds::{ShardAccess, ShardAccessFile};
 use ofa_operator::controllers::asset_group::{build as group_build, validate as group_validate};
 use ofa_operator::controllers::forwarder_pool::{
     build as pool_build, map, validate as pool_validate,
@@ -74,7 +75,16 @@ fn pool(manifest: &Manifest, shards: &[NatsShard]) -> Workload {
     let pool: &ForwarderPool = pool;
     let valid = pool_validate::validate(pool, &settings()).unwrap();
     let selected = map::select(shards, &valid.identity.namespace, &valid.shard_labels);
-    pool_build::build(&valid, &selected, &settings(), true)
+    let access = selected.iter().filter_map(|candidate| {
+        let access = ShardAccess {
+            username: "forwarder".to_owned(),
+            password: "FFFF".to_owned(),
+            ca_certificate: candidate.tls_secret.as_ref().map(|_| "PEM".to_owned()),
+        };
+        Some((candidate.shard.as_ref()?.name.clone(), access))
+    });
+    let access = ShardAccessFile(access.collect());
+    pool_build::build(&valid, &selected, &access, &settings(), true)
 }
 
 fn plain(manifests: &[Manifest], name: &str) -> Workload {

@@ -1,37 +1,41 @@
 //! The workload of a pool's forwarders.
 
+use ofa_crds::ShardAccessFile;
 use ofa_crds::api::{PayloadFormat, StartPosition};
 
 use super::map::Candidate;
 use super::validate::{ValidPool, control_name};
-use crate::controllers::nats_shard::credentials::{FORWARDER, FORWARDER_NAME_KEY, secret_name};
 use crate::controllers::{Settings, kafka_connection};
 use crate::platform::{
-    EnvValue, EnvVar, FileContent, MountedFile, Port, Probes, SecretKey, Stop, StopSignal,
-    UpdateStrategy, Workload, WorkloadKind,
+    EnvValue, EnvVar, FileContent, MountedFile, Port, Probes, Stop, StopSignal, UpdateStrategy,
+    Workload, WorkloadKind,
 };
 
 /// Port of metrics and health.
 const PORT: u16 = 4000;
 
 /// Where forwarders find the credentials of each shard.
-const CREDENTIALS: &str = "/etc/ofa/nats";
+const CREDENTIALS: &str = "/etc/ofa/nats/shards.json";
 
 /// A forwarder drains what is in flight and commits; beyond this it is stuck.
 const GRACE_SECONDS: u32 = 30;
 
-/// Builds the workload of the forwarders, who get the credentials of every shard selected.
+/// Builds the workload of the forwarders, who get the credentials of every shard selected: `access` has them.
 /// `client_certificate` says whether Kafka's TLS secret holds one.
 #[must_use]
 pub fn build(
     pool: &ValidPool,
     shards: &[Candidate],
+    access: &ShardAccessFile,
     settings: &Settings,
     client_certificate: bool,
 ) -> Workload {
     let (kafka_env, kafka_files) =
         kafka_connection::for_instances(&pool.kafka, &settings.kafka, client_certificate);
-    let credentials = shards.iter().flat_map(credential_files);
+    let credentials = MountedFile {
+        path: CREDENTIALS.to_owned(),
+        content: FileContent::Live(access.to_string()),
+    };
     Workload {
         id: pool.workload_id(),
         owner: pool.identity.owner("ForwarderPool"),
@@ -41,7 +45,7 @@ pub fn build(
         command: Vec::new(),
         args: vec!["forward".to_owned()],
         env: kafka_env.into_iter().chain(env(pool, settings)).collect(),
-        files: kafka_files.into_iter().chain(credentials).collect(),
+        files: kafka_files.into_iter().chain([credentials]).collect(),
         ports: vec![Port::new("http", PORT)],
         probes: Probes::of_program(PORT, (2, "/ready"), "/live"),
         replicas: pool.replicas,
@@ -91,7 +95,7 @@ fn env(pool: &ValidPool, settings: &Settings) -> Vec<EnvVar> {
         EnvVar::text("KAFKA_AUTO_OFFSET_RESET", start),
         EnvVar::text("FORWARDER_POOL", control_name(&pool.identity)),
         EnvVar::text("SHARD_MAP_TOPIC", settings.control_topic.as_str()),
-        EnvVar::text("NATS_CREDENTIALS_DIR", CREDENTIALS),
+        EnvVar::text("NATS_CREDENTIALS_FILE", CREDENTIALS),
         EnvVar::text("PAYLOAD", payload),
         EnvVar::text("PORT", PORT.to_string()),
         EnvVar::of("BIND_ADDRESS", EnvValue::BindAddress),
@@ -101,33 +105,4 @@ fn env(pool: &ValidPool, settings: &Settings) -> Vec<EnvVar> {
         env.push(EnvVar::text("DEAD_LETTER_TOPIC", topic.as_str()));
     }
     env
-}
-
-/// User, password and authority of one shard, in a directory called like it on the ring.
-fn credential_files(candidate: &Candidate) -> Vec<MountedFile> {
-    let Some(shard) = &candidate.shard else {
-        return Vec::new();
-    };
-    let secret = secret_name(&candidate.resource);
-    let file = |name: &str, secret: &str, key: &str, optional| MountedFile {
-        path: format!("{CREDENTIALS}/{}/{name}", shard.name),
-        content: FileContent::Secret {
-            key: SecretKey {
-                secret: secret.to_owned(),
-                key: key.to_owned(),
-            },
-            optional,
-        },
-    };
-    let mut files = vec![
-        file("username", &secret, FORWARDER_NAME_KEY, false),
-        file("password", &secret, FORWARDER, false),
-    ];
-    files.extend(
-        candidate
-            .tls_secret
-            .iter()
-            .map(|tls| file("ca.crt", tls, "ca.crt", true)),
-    );
-    files
 }

@@ -2,6 +2,7 @@
 
 mod autoscale;
 pub mod build;
+mod credentials;
 pub mod map;
 mod reshard;
 mod status;
@@ -176,6 +177,7 @@ async fn run_forwarders(
     let map = published.and_then(|published| published.map.as_deref());
     shards.extend(leaving(context.shards, namespace, &shards, map));
     shards.sort_by(|a, b| a.resource.cmp(&b.resource));
-    let workload = build::build(valid, &shards, context.settings, certificate);
+    let access = credentials::dereference(namespace, &shards, context.platform).await?;
+    let workload = build::build(valid, &shards, &access, context.settings, certificate);
     context.platform.ensure(&workload).await
 }
