@@ -84,8 +84,8 @@ fn not_ready(map: &ShardMap, shards: &[Candidate]) -> BTreeSet<ShardName> {
         .collect()
 }
 
-/// A forwarder that runs and was started before the newest shard had credentials; one that starts later starts
-/// with them.
+/// A forwarder that runs and was started before the newest shard had credentials, where a file cannot be changed under it; one that
+/// starts later starts with them.
 fn without_credentials(forwarders: &WorkloadState) -> Option<&str> {
     let mut instances = forwarders.instances.iter();
     let outdated =
