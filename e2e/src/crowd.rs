@@ -38,6 +38,8 @@ struct Taken {
     messages: u64,
     gaps: u64,
     moves: Moves,
+    /// Counts calls of [`Crowd::watch`].
+    watches: u64,
 }
 
 /// Assets that changed their shard, as their clients saw it.
@@ -45,7 +47,7 @@ struct Taken {
 pub struct Moves {
     /// Which.
     pub assets: BTreeSet<String>,
-    /// The longest wait for an event of each of them while it moved, shortest first.
+    /// The longest wait for an event of each of them while it moved, or was watched, shortest first.
     pub waits: Vec<Duration>,
 }
 
@@ -99,6 +101,12 @@ impl Crowd {
         }
     }
 
+    /// Watches all assets as if they moved now: what their clients wait for when nothing happens.
+    pub async fn watch(&self) {
+        lock(&self.taken).watches += 1;
+        tokio::time::sleep(WATCHED * 2).await;
+    }
+
     /// The moves since they were last asked for.
     #[must_use]
     pub fn take_moves(&self) -> Moves {
@@ -127,7 +135,7 @@ async fn open(client: &Client, number: u64) -> Result<(String, Subscription)> {
 }
 
 async fn follow(name: String, mut subscription: Subscription, taken: Arc<Mutex<Taken>>) {
-    let mut wait = Wait::default();
+    let (mut wait, mut watches) = (Wait::default(), 0);
     while let Some(item) = subscription.next_item().await {
         let mut taken = lock(&taken);
         taken.received.note(&name, &item);
@@ -135,6 +143,9 @@ async fn follow(name: String, mut subscription: Subscription, taken: Arc<Mutex<T
         match &item {
             Item::Event(_) => {
                 taken.messages += 1;
+                if std::mem::replace(&mut watches, taken.watches) < taken.watches {
+                    wait.moved(Instant::now());
+                }
                 taken.moves.waits.extend(wait.event(Instant::now()));
             }
             Item::Moved { .. } => {

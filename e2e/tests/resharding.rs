@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use ofa_crds::ShardMap;
 use ofa_crds::ring::DEFAULT_REPLICAS;
 use ofa_crds::shard_map::Shard;
-use ofa_e2e::crowd::Crowd;
+use ofa_e2e::crowd::{Crowd, Moves};
 use ofa_e2e::kafka::Broker;
 use ofa_e2e::load::{Pace, asset};
 use ofa_e2e::operator::{Operator, is_settled, pool, shard};
@@ -58,15 +58,17 @@ async fn shards_come_and_go_under_load_and_nobody_misses_an_event() {
     .await;
 }
 
-/// The figures: `cargo test -p ofa-e2e --test resharding -- --ignored --nocapture`.
+/// The figures: `cargo test --release -p ofa-e2e --test resharding -- --ignored --nocapture`, after a build of the programs
+/// (`cargo build --release --bins`). `OFA_RATE` is another rate than 20,000 events a second.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement of five minutes that wants the machine for itself"]
 async fn a_thousand_clients_at_twenty_thousand_events_a_second() {
+    let rate = std::env::var("OFA_RATE").map_or(20_000, |rate| rate.parse().expect("a number"));
     let size = Size {
         clients: 1_000,
         pace: Pace {
             assets: 1_000,
-            rate: 20_000,
+            rate,
         },
         kills: false,
     };
@@ -92,6 +94,7 @@ async fn play(scene: &Scene, broker: &Broker, size: Size) -> Result<()> {
         crowd,
         size,
     };
+    play.nothing_happens().await;
     play.one_more_while_programs_are_killed().await?;
     play.one_less().await?;
     play.one_more_is_called_off().await?;
@@ -102,6 +105,15 @@ async fn play(scene: &Scene, broker: &Broker, size: Size) -> Result<()> {
 }
 
 impl Play<'_> {
+    /// What there is to compare with: an asset's clients wait for an event now and then, since the machine does much else.
+    async fn nothing_happens(&self) {
+        self.crowd.watch().await;
+        say(&format!(
+            "no change: {}",
+            waits(&self.crowd.take_moves(), self.size.pace)
+        ));
+    }
+
     async fn one_more_while_programs_are_killed(&mut self) -> Result<()> {
         let began = Instant::now();
         let (file, yaml) = shard("line-4");
@@ -178,17 +190,12 @@ impl Play<'_> {
         let assets = (0..self.size.pace.assets).map(asset);
         let differs = |asset: &String| owner(&old, asset) != owner(&new, asset);
         let expected: BTreeSet<String> = assets.filter(differs).collect();
-        let ms = |per_mille| moves.quantile(per_mille).as_secs_f64() * 1e3;
         say(&format!(
-            "{what}: {:.1} s, {} of {} assets moved, longest wait for an event of one that has one every {:.0} ms: \
-             p50 {:.0} ms, p99 {:.0} ms, most {:.0} ms",
+            "{what}: {:.1} s, {} of {} assets moved, {}",
             began.elapsed().as_secs_f64(),
             moves.assets.len(),
             self.size.pace.assets,
-            1e3 * self.size.pace.assets as f64 / self.size.pace.rate as f64,
-            ms(500),
-            ms(990),
-            ms(1000),
+            waits(&moves, self.size.pace),
         ));
         ensure!(
             moves.assets == expected,
@@ -266,6 +273,17 @@ impl Play<'_> {
         let (_, pid) = forwarders.next().context("no forwarder runs")?;
         process::kill(pid.parse()?)
     }
+}
+
+fn waits(moves: &Moves, pace: Pace) -> String {
+    let ms = |per_mille| moves.quantile(per_mille).as_secs_f64() * 1e3;
+    format!(
+        "longest wait for an event of one that has one every {:.0} ms: p50 {:.0} ms, p99 {:.0} ms, most {:.0} ms",
+        1e3 * pace.assets as f64 / pace.rate as f64,
+        ms(500),
+        ms(990),
+        ms(1000),
+    )
 }
 
 fn object<'a>(status: &'a Value, kind: &str, name: &str) -> Option<&'a Value> {
