@@ -214,10 +214,10 @@ async fn whatever_write_for_a_pool_was_the_last_the_next_operator_gets_there() {
         spec: |name| json!({"replicas": 1, "consumerGroup": name}),
         change: || json!({"replicas": 2, "resources": {"requests": {"cpu": "10m"}}}),
         objects: |name| {
-            of(
-                name,
-                &["Deployment", "PodDisruptionBudget", "ServiceAccount"],
-            )
+            let mut all = of(name, &["Deployment", "PodDisruptionBudget"]);
+            all.push(format!("Secret/{name}-files"));
+            all.extend(of(name, &["ServiceAccount"]));
+            all
         },
     };
     kill_in_place_of_every_write::<ForwarderPool>(subject, true).await;
