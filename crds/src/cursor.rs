@@ -6,6 +6,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+/// Header of a derived record: the cursor of the record that it was made from. What one asset has in several derived topics
+/// can be put in order by it.
+pub const SOURCE_HEADER: &str = "Ofa-Source";
+
 /// Text that is not a cursor.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(

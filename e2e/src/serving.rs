@@ -61,6 +61,20 @@ impl Serving {
         Self::router_with(variables, replay, folder).await
     }
 
+    /// A router of groups whose services a file names.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn router_of_groups(broker: &str, services: &Path, folder: &Path) -> Result<Self> {
+        let variables = vec![
+            variable("KAFKA_BROKER", broker),
+            variable("GROUP_SERVICES", &services.display().to_string()),
+            // Groups are asked for, and no shard.
+            variable("NATS_CLUSTER_C1", "nats://127.0.0.1:1"),
+        ];
+        Self::router_with(variables, None, folder).await
+    }
+
     async fn router_with(
         mut variables: Vec<Variable>,
         replay: Option<&Self>,

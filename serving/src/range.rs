@@ -1,4 +1,4 @@
-//! Reads parts of a topic that memory no longer has, once for all who ask.
+//! Reads parts of topics that memory no longer has, once for all who ask.
 //!
 //! One thread reads. Whoever asks while it does so waits, and all who wait are served by the next pass: each
 //! partition is read once from the lowest offset that is asked for. An answer is a page of bounded size, and
@@ -56,6 +56,8 @@ pub(crate) trait Wanted: Send + Sync + 'static {
 /// Part of a partition, for one client.
 #[derive(Debug)]
 pub(crate) struct Range<W> {
+    /// The topic.
+    pub(crate) topic: Arc<str>,
     /// The partition.
     pub(crate) partition: u32,
     /// First offset.
@@ -105,7 +107,7 @@ impl<W: Wanted> RangeReader<W> {
     ///
     /// # Errors
     /// When the settings are unusable.
-    pub(crate) fn start(kafka: &KafkaSettings, topic: &str) -> anyhow::Result<Self> {
+    pub(crate) fn start(kafka: &KafkaSettings) -> anyhow::Result<Self> {
         let settings = [
             // Where retention passes by while it is read, nothing is passed over: the next pass finds the new beginning.
             ("auto.offset.reset", "error"),
@@ -113,7 +115,6 @@ impl<W: Wanted> RangeReader<W> {
         ];
         let worker = Worker {
             consumer: kafka::consumer(kafka, "range_reads", &settings)?,
-            topic: topic.to_owned(),
         };
         let (requests, receiver) = mpsc::channel();
         std::thread::Builder::new()
@@ -191,21 +192,21 @@ impl<W: Wanted> Progress<W> {
 
 struct Worker {
     consumer: kafka::Consumer,
-    topic: String,
 }
 
 impl Worker {
     fn run<W: Wanted>(self, receiver: &mpsc::Receiver<Request<W>>) {
         while let Ok(first) = receiver.recv() {
-            let mut by_partition: BTreeMap<u32, Vec<Request<W>>> = BTreeMap::new();
+            let mut by_partition: BTreeMap<(Arc<str>, u32), Vec<Request<W>>> = BTreeMap::new();
             let all = std::iter::once(first).chain(receiver.try_iter());
             for request in all.take(MAX_REQUESTS) {
-                let partition = request.progress.range.partition;
-                by_partition.entry(partition).or_default().push(request);
+                let range = &request.progress.range;
+                let place = (Arc::clone(&range.topic), range.partition);
+                by_partition.entry(place).or_default().push(request);
             }
-            for (partition, requests) in by_partition {
-                if let Err(error) = self.pass(partition, requests) {
-                    warn!(partition, %error, "clients cannot catch up at the moment; they will come back");
+            for ((topic, partition), requests) in by_partition {
+                if let Err(error) = self.pass(&topic, partition, requests) {
+                    warn!(%topic, partition, %error, "clients cannot catch up at the moment; they will come back");
                 }
             }
         }
@@ -214,13 +215,12 @@ impl Worker {
     /// Reads a partition once for all. Those who are not answered notice that they are dropped.
     fn pass<W: Wanted>(
         &self,
+        topic: &str,
         partition: u32,
         mut requests: Vec<Request<W>>,
     ) -> Result<(), KafkaError> {
         let number = i32::try_from(partition).unwrap_or(i32::MAX);
-        let (low, _) = self
-            .consumer
-            .fetch_watermarks(&self.topic, number, PATIENCE)?;
+        let (low, _) = self.consumer.fetch_watermarks(topic, number, PATIENCE)?;
         for request in &mut requests {
             request.progress.skip_to(u64::try_from(low).unwrap_or(0));
         }
@@ -234,7 +234,7 @@ impl Worker {
         };
         let mut start = TopicPartitionList::new();
         let offset = Offset::Offset(i64::try_from(first).unwrap_or(i64::MAX));
-        start.add_partition_offset(&self.topic, number, offset)?;
+        start.add_partition_offset(topic, number, offset)?;
         self.consumer.assign(&start)?;
         let read = self.read(&mut requests);
         self.consumer.unassign()?;
@@ -336,6 +336,7 @@ mod tests {
 
     fn progress(from: u64, to: u64) -> Progress<Even> {
         Progress::new(Range {
+            topic: "t".into(),
             partition: 0,
             from,
             to,

@@ -9,6 +9,9 @@
 //! its source, and stands on the partition of the same number (modulo the derived topic's partitions). So the
 //! order of an asset's events on a partition is kept, whatever partitioner its producer uses.
 //!
+//! Behind the source's headers there is `Ofa-Source`, the cursor of the source's record: by it an asset's events in the
+//! topics of several groups, where it has been one after the other, are put in order.
+//!
 //! # Exactly once
 //! Derived records and the source's offsets are committed in one Kafka transaction, which carries the generation
 //! of the consumer group: a member that was thought dead can neither add records nor move offsets once its
@@ -145,6 +148,7 @@ async fn derive(
     let transactional_id = format!("{}-{member}", args.group);
     let pump = Pump {
         source,
+        topic: args.topic.clone(),
         map: map_reader::follow(&args.kafka, &args.map_topic, stop.clone())?,
         table: JoinTable::new(args.strategy()),
         topics: GroupTopics::new(

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use ofa_crds::GroupName;
 use serde_json::json;
@@ -21,9 +22,11 @@ use tower_http::timeout::TimeoutLayer;
 use super::awake::Use;
 use super::group_header;
 use super::hub::Hub;
+use super::moved::{self, Moves};
 use super::nats::{self, NatsFeed};
 use super::reader::Status;
 use super::stream::{self, Sources, Start};
+use super::trail::Came;
 use crate::http::{self, ApiError};
 use crate::metrics::Metrics;
 use crate::query;
@@ -54,6 +57,7 @@ pub(super) struct App {
     /// Begins to read it for the state, where it is not read for streams.
     pub(super) asked: Arc<Notify>,
     pub(super) ranges: RangeReader<Selection>,
+    pub(super) moves: Moves,
     pub(super) state: state::State,
     pub(super) metrics: Arc<Metrics>,
     pub(super) used: Arc<Use>,
@@ -68,6 +72,9 @@ pub(super) enum Feed {
     /// Through NATS.
     Nats(NatsFeed),
 }
+
+/// Events of one client.
+pub(super) type Events = BoxStream<'static, Result<Bytes, Infallible>>;
 
 /// All routes of a group's service.
 pub(super) fn app(app: App) -> Router {
@@ -93,29 +100,20 @@ async fn asset_stream(
     group_header::check(&headers, &app.group)?;
     let query = query.as_deref();
     let selection = Selection::from_query(query).map_err(bad_request)?;
-    let start = start(&app.topic, query, &headers)?;
+    let came = came(&app.topic, query, &headers)?;
     app.used.mark();
-    let body = match &app.feed {
-        Feed::Topic => {
-            let sources = Sources {
-                hub: app.hub()?,
-                ranges: app.ranges.clone(),
-                stop: app.stop.clone(),
-            };
-            app.body(stream::events(sources, selection, start))
+    let body = match came {
+        Came::Here(start) => {
+            let events = app.open(selection, start).await?;
+            app.body(events)
         }
-        Feed::Nats(feed) => {
-            if let Some(trouble) = feed.trouble() {
-                return Err(ApiError::unavailable(trouble, READY_RETRY));
-            }
-            let begun = feed.begin(start).await;
-            let begun = begun.map_err(|why| ApiError::unavailable(why, READY_RETRY))?;
-            let sources = nats::Sources {
-                lanes: feed.lanes(),
-                ranges: app.ranges.clone(),
-                stop: app.stop.clone(),
-            };
-            app.body(nats::events(sources, selection, begun))
+        Came::From(trail) if !trail.may_be_read(&headers) => {
+            let events = app.open(selection, Start::Unknown).await?;
+            app.body(events)
+        }
+        Came::From(trail) => {
+            app.check_ready()?;
+            app.body(moved::events(app.clone(), selection, trail))
         }
     };
     let headers = [
@@ -128,7 +126,7 @@ async fn asset_stream(
 }
 
 /// The header wins: EventSource sends it when it reconnects, while its URL stays what it was.
-fn start(topic: &str, query: Option<&str>, headers: &HeaderMap) -> Result<Start, ApiError> {
+fn came(topic: &str, query: Option<&str>, headers: &HeaderMap) -> Result<Came, ApiError> {
     let header = headers.get("last-event-id").map(HeaderValue::to_str);
     let mut id = match header {
         // No id of ours, so it is told as unknown.
@@ -141,7 +139,7 @@ fn start(topic: &str, query: Option<&str>, headers: &HeaderMap) -> Result<Start,
             id = query::parameter(query, name).map_err(bad_request)?;
         }
     }
-    Ok(Start::from_last_event_id(id.as_deref(), topic))
+    Ok(Came::from_last_event_id(id.as_deref(), topic))
 }
 
 async fn asset_state(
@@ -185,6 +183,48 @@ async fn info(State(app): State<App>) -> Response {
 }
 
 impl App {
+    /// The events of a selection, from the group's feed.
+    ///
+    /// # Errors
+    /// When there are none to be had at the moment.
+    pub(super) async fn open(
+        &self,
+        selection: Selection,
+        start: Start,
+    ) -> Result<Events, ApiError> {
+        self.check_ready()?;
+        Ok(match &self.feed {
+            Feed::Topic => {
+                let sources = Sources {
+                    hub: self.hub()?,
+                    ranges: self.ranges.clone(),
+                    stop: self.stop.clone(),
+                };
+                stream::events(sources, selection, start).boxed()
+            }
+            Feed::Nats(feed) => {
+                let begun = feed.begin(start).await;
+                let begun = begun.map_err(|why| ApiError::unavailable(why, READY_RETRY))?;
+                let sources = nats::Sources {
+                    lanes: feed.lanes(),
+                    ranges: self.ranges.clone(),
+                    stop: self.stop.clone(),
+                };
+                nats::events(sources, selection, begun).boxed()
+            }
+        })
+    }
+
+    fn check_ready(&self) -> Result<(), ApiError> {
+        match &self.feed {
+            Feed::Topic => self.hub().map(drop),
+            Feed::Nats(feed) => match feed.trouble() {
+                Some(trouble) => Err(ApiError::unavailable(trouble, READY_RETRY)),
+                None => Ok(()),
+            },
+        }
+    }
+
     /// What was read of the topic.
     fn hub(&self) -> Result<Arc<Hub>, ApiError> {
         match self.status.as_ref().map(|status| status.borrow().clone()) {

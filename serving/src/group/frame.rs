@@ -129,6 +129,15 @@ pub(super) fn ping(position: &impl Display) -> Bytes {
     Bytes::from(format!(": ping\nid: {position}\n\n"))
 }
 
+/// Whether something written for a client has an event of an asset in it.
+#[must_use]
+pub(super) fn has_update(bytes: &[u8]) -> bool {
+    // No line of data begins like this.
+    bytes
+        .split(|byte| *byte == b'\n')
+        .any(|line| line == b"event: asset_update")
+}
+
 /// Tells a client that events between its id and this position can no longer be had.
 #[must_use]
 pub(super) fn gap(reason: &str, position: &impl Display) -> Bytes {

@@ -12,6 +12,18 @@ use crate::http::ApiError;
 /// The header with the group's name.
 pub(crate) const GROUP_HEADER: HeaderName = HeaderName::from_static("ofa-group");
 
+/// The header with the topics of other groups that the client may have events of, separated by commas; all without it.
+pub(crate) const TOPICS_HEADER: HeaderName = HeaderName::from_static("ofa-topics");
+
+/// Whether a client may have its asset's events of another group's topic.
+pub(super) fn may_read(headers: &HeaderMap, topic: &str) -> bool {
+    let Some(topics) = headers.get(TOPICS_HEADER) else {
+        return true;
+    };
+    let mut allowed = topics.as_bytes().split(|byte| *byte == b',');
+    allowed.any(|allowed| allowed == topic.as_bytes())
+}
+
 /// A group's name as a header can hold it.
 pub(crate) fn in_header(group: &GroupName) -> String {
     utf8_percent_encode(group.as_str(), NON_ALPHANUMERIC).to_string()
@@ -36,6 +48,17 @@ pub(super) fn check(headers: &HeaderMap, group: &GroupName) -> Result<(), ApiErr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_groups_topics_are_read_for_those_who_may() {
+        let mut headers = HeaderMap::new();
+        assert!(may_read(&headers, "a"));
+        headers.insert(TOPICS_HEADER, "a,b".parse().unwrap());
+        assert!(may_read(&headers, "b"));
+        assert!(!may_read(&headers, "c"));
+        headers.insert(TOPICS_HEADER, "".parse().unwrap());
+        assert!(!may_read(&headers, "a"));
+    }
 
     #[test]
     fn a_request_for_another_group_is_refused() {

@@ -13,6 +13,7 @@ mod awake;
 mod frame;
 mod group_header;
 mod hub;
+mod moved;
 mod nats;
 mod position;
 mod queue;
@@ -21,6 +22,7 @@ mod ring;
 mod seen;
 mod settings;
 mod stream;
+mod trail;
 
 use std::sync::Arc;
 
@@ -30,7 +32,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub(crate) use group_header::{GROUP_HEADER, in_header};
+pub(crate) use group_header::{GROUP_HEADER, TOPICS_HEADER, in_header};
 pub use settings::GroupArgs;
 
 use crate::http;
@@ -38,6 +40,7 @@ use crate::metrics::Metrics;
 use crate::range::RangeReader;
 use crate::state::{State, StateStore};
 use api::{App, Feed};
+use moved::Moves;
 use nats::NatsFeed;
 use reader::{Reader, Reads, Status};
 
@@ -77,7 +80,8 @@ pub async fn run(
         feed: nats.map_or(Feed::Topic, Feed::Nats),
         status,
         asked: Arc::clone(&asked),
-        ranges: RangeReader::start(&args.kafka, &topic)?,
+        ranges: RangeReader::start(&args.kafka)?,
+        moves: Moves::start(&args.kafka)?,
         state: State { local: store, ksql },
         used: Arc::clone(&used),
         metrics: Arc::clone(&metrics),

@@ -77,7 +77,7 @@ impl Position {
 
     /// The topic it is of.
     #[must_use]
-    pub(super) fn topic(&self) -> &str {
+    pub(super) fn topic(&self) -> &Arc<str> {
         &self.topic
     }
 

@@ -75,6 +75,12 @@ impl Seen {
         }
     }
 
+    /// The same with another place up to which all assets are complete.
+    #[must_use]
+    pub(super) fn with_base(self, base: Position) -> Self {
+        Self { base, ..self }
+    }
+
     /// Up to where all assets are complete.
     #[must_use]
     pub(super) fn base(&self) -> &Position {

@@ -40,19 +40,6 @@ pub(super) enum Start {
     Unknown,
 }
 
-impl Start {
-    /// By the client's Last-Event-ID.
-    #[must_use]
-    pub(super) fn from_last_event_id(id: Option<&str>, topic: &str) -> Self {
-        match id.filter(|id| !id.is_empty()).map(Seen::parse) {
-            None => Self::Now,
-            Some(Ok(seen)) if seen.base().topic() == topic => Self::After(seen),
-            // Of another group's topic, where the asset has been before, or of another service.
-            Some(_) => Self::Unknown,
-        }
-    }
-}
-
 /// What a stream needs.
 #[derive(Clone)]
 pub(super) struct Sources {
@@ -181,6 +168,7 @@ impl Client {
 
     async fn read(&mut self, partition: u32, from: u64, to: u64) -> Option<Bytes> {
         let range = Range {
+            topic: Arc::clone(self.seen.base().topic()),
             partition,
             from,
             to,
@@ -239,22 +227,5 @@ async fn live(subscription: &Subscription, ping_at: &mut Instant) -> Option<Byte
             *ping_at = Instant::now() + PING_INTERVAL;
             return Some(frame::ping(&position));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::position::Position;
-    use super::*;
-
-    #[test]
-    fn an_id_is_believed_only_if_it_is_of_this_topic() {
-        let start = |id| Start::from_last_event_id(id, "t");
-        assert_eq!(start(None), Start::Now);
-        assert_eq!(start(Some("")), Start::Now);
-        let position = Position::new("t", vec![5]);
-        assert_eq!(start(Some("t/0/4")), Start::After(position.into()));
-        assert_eq!(start(Some("other/0/4")), Start::Unknown);
-        assert_eq!(start(Some("42")), Start::Unknown);
     }
 }

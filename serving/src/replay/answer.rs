@@ -144,6 +144,7 @@ impl Answer {
         }
         let covered = self.tail.covered(partition);
         let range = Range {
+            topic: Arc::clone(&self.sources.topic),
             partition,
             from,
             // Up to where memory begins; it may begin later by then.

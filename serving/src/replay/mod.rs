@@ -71,7 +71,7 @@ pub async fn run(
             topic: args.topic.as_str().into(),
             format: args.payload,
             heads: Heads::start(&args.kafka, &args.topic)?,
-            ranges: RangeReader::start(&args.kafka, &args.topic)?,
+            ranges: RangeReader::start(&args.kafka)?,
             metrics: Arc::clone(&metrics),
         },
         status,

@@ -1,7 +1,9 @@
 //! The pump's part that derives the records of a chunk.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use ofa_crds::cursor::SOURCE_HEADER;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::warn;
@@ -105,7 +107,8 @@ impl Pump {
                     RDKafkaErrorCode::UnknownTopic,
                 ));
                 let topic = self.topics.get(routed.group).ok_or(gone)?;
-                let mut headers = state.chunk.headers(at);
+                let source = source_of(&self.topic, &record, &mut state.cursor);
+                let mut headers = state.chunk.headers_and(at, source);
                 while let Err(code) = topic.enqueue(&outgoing, &mut headers) {
                     if let Some(error) = self.writer.judge(code) {
                         return Err(error);
@@ -129,6 +132,18 @@ fn timestamp(record: &Record<'_>) -> i64 {
         TimestampKind::Unknown => 0,
         TimestampKind::Producer | TimestampKind::Broker => record.timestamp.ms,
     }
+}
+
+/// The header with the record's own place, made in `buffer`.
+fn source_of<'a>(
+    topic: &str,
+    record: &Record<'_>,
+    buffer: &'a mut Vec<u8>,
+) -> (&'static [u8], &'a [u8]) {
+    buffer.clear();
+    // Writing to memory cannot fail.
+    let _ = write!(buffer, "{topic}/{}/{}", record.partition, record.offset);
+    (SOURCE_HEADER.as_bytes(), buffer)
 }
 
 /// Counts and logs a record that cannot be derived.

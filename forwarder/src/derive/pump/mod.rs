@@ -53,6 +53,8 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// What drives the deriving of streams.
 pub(crate) struct Pump {
     pub(crate) source: Source,
+    /// The topic that is read.
+    pub(crate) topic: String,
     pub(crate) map: MapFollower,
     pub(crate) table: JoinTable,
     pub(crate) topics: GroupTopics,
@@ -72,6 +74,7 @@ pub(crate) struct State {
     positions: Positions,
     assigned: BTreeSet<i32>,
     buffer: Vec<u8>,
+    cursor: Vec<u8>,
     /// Records in the open transaction, and since when it is open or the last one was committed.
     written: u64,
     since: Instant,
@@ -94,6 +97,7 @@ impl State {
             positions: Positions::default(),
             assigned: BTreeSet::new(),
             buffer: Vec::with_capacity(4096),
+            cursor: Vec::with_capacity(256),
             written: 0,
             touched: Touched::default(),
             since: now,

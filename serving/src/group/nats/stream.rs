@@ -170,6 +170,7 @@ impl Client {
 
     async fn read(&mut self, lack: Lack) -> Option<Bytes> {
         let range = Range {
+            topic: Arc::clone(self.progress.seen().base().topic()),
             partition: lack.partition,
             from: lack.from,
             to: lack.to,

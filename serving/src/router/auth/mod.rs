@@ -96,6 +96,16 @@ impl Permission {
             Self::Groups(groups) => groups.contains(group.as_str()),
         }
     }
+
+    /// The derived topics of the groups that may be seen, where these are not all.
+    #[must_use]
+    pub fn topics(&self) -> Option<Vec<String>> {
+        let Self::Groups(groups) = self else {
+            return None;
+        };
+        let names = groups.iter().filter_map(|name| name.parse().ok());
+        Some(names.map(|group: GroupName| group.topic()).collect())
+    }
 }
 
 /// Checks tokens.

@@ -106,10 +106,12 @@ async fn by_asset(
     let selection = selection.map_err(|error| ApiError::bad_request(error.to_string()))?;
     let group = groups.group_of(&selection)?;
     check_allowed(permission, &group)?;
+    let topics = permission.topics();
     let question = Question {
         path,
         query,
         headers,
+        topics: topics.as_deref(),
     };
     let answer = groups.pass(&group, question).await?;
     Ok(until(groups.clone().left(selection, group), answer))
@@ -130,10 +132,12 @@ async fn group_stream(
     let group: GroupName = group.parse().map_err(|_| ApiError::not_found(NO_GROUP))?;
     groups.check_known(&group)?;
     check_allowed(&permission, &group)?;
+    let topics = permission.topics();
     let question = Question {
         path: "/asset_stream",
         query: query.as_deref(),
         headers: &headers,
+        topics: topics.as_deref(),
     };
     groups.pass(&group, question).await
 }

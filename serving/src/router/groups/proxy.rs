@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::group::{GROUP_HEADER, in_header};
+use crate::group::{GROUP_HEADER, TOPICS_HEADER, in_header};
 use crate::http::ApiError;
 
 /// How long a service may take to accept a connection: one in the same network does so at once.
@@ -48,6 +48,8 @@ pub struct Question<'a> {
     pub query: Option<&'a str>,
     /// All headers of the request; only some are passed on.
     pub headers: &'a HeaderMap,
+    /// Topics of other groups that the client may have events of; all if `None`.
+    pub topics: Option<&'a [String]>,
 }
 
 /// A client of groups' services. It follows no redirects and uses no proxy of the environment, so that it
@@ -101,6 +103,7 @@ impl Proxy {
             path,
             query,
             headers,
+            topics,
         }: Question<'_>,
     ) -> Result<Response, ApiError> {
         let mut url = base;
@@ -110,6 +113,9 @@ impl Proxy {
             return Ok(Redirect::temporary(url.as_str()).into_response());
         }
         let mut request = self.client.get(url).header(GROUP_HEADER, in_header(group));
+        if let Some(topics) = topics {
+            request = request.header(TOPICS_HEADER, topics.join(","));
+        }
         for name in &REQUEST_HEADERS {
             for value in headers.get_all(name) {
                 request = request.header(name, value);
@@ -182,6 +188,7 @@ mod tests {
             path: "/asset_stream",
             query: None,
             headers: &HeaderMap::new(),
+            topics: None,
         };
         let group = "Weld".parse().unwrap();
         let answer = proxy.pass(base.parse().unwrap(), &group, question).await;

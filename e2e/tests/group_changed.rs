@@ -1,0 +1,289 @@
+//! An asset goes to another group and back under load: its client has every event once, in order, and is told of no gap.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use ofa_crds::GroupName;
+use ofa_e2e::kafka::{Broker, Record};
+use ofa_e2e::process::Process;
+use ofa_e2e::serving::Serving;
+use ofa_e2e::sse::{EventSource, Received};
+use ofa_e2e::{http, ports, tools, wait};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use rustix::process::Signal;
+
+const SOURCE: &str = "ofa_assets";
+const MAP: &str = "asset_to_uns_map_topic";
+const PARTITIONS: i32 = 3;
+
+/// The one that moves, and one of each group that stays: of the same partition, so that the topics' numbers differ.
+const MOVES: &str = "mover";
+const GROUPS: [&str; 3] = ["Weld", "Paint", QUIET];
+
+/// One that moves too, to a group where nobody sends, and sends only before and after.
+const SLEEPS: &str = "sleeper";
+const QUIET: &str = "Store";
+
+/// Longer than a service waits for what a client says it has seen.
+const QUIET_FOR: Duration = Duration::from_secs(6);
+
+/// How often each asset sends.
+const EVERY: Duration = Duration::from_millis(8);
+
+/// How long the engine is frozen: longer than the router and the client need, and shorter than the group waits for a member.
+const FROZEN: Duration = Duration::from_secs(2);
+
+/// How long anything may take, on a machine that is busy with other things.
+const LIMIT: Duration = Duration::from_secs(90);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_asset_that_changes_its_group_is_followed_without_a_gap() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let broker = Broker::start(folder.path()).await?;
+    broker.create_topic(SOURCE, PARTITIONS).await?;
+    broker.create_topic(MAP, 1).await?;
+    for group in GROUPS {
+        register(&broker, &format!("stays-{group}"), group)?;
+    }
+    register(&broker, MOVES, "Weld")?;
+    register(&broker, SLEEPS, "Weld")?;
+    let mut engine = engine(&broker, folder.path()).await?;
+    let load = Load::start(&broker)?;
+    broker.produce(SOURCE, &[event(&format!("stays-{QUIET}"), 0, 0)])?;
+    wait::until("both topics to be there", LIMIT, async || {
+        Ok(GROUPS
+            .iter()
+            .all(|group| broker.ends(&topic(group)).is_ok()))
+    })
+    .await?;
+    let (router, _services) = serving(&broker, folder.path()).await?;
+    let client = EventSource::start(&[router.url()], &[MOVES])?;
+    let quiet = EventSource::start(&[router.url()], &["stays-Weld"])?;
+    let sleeper = EventSource::start(&[router.url()], &[SLEEPS])?;
+    wait_for(&client, 1).await?;
+    wait::until("the sleeper's client to listen", LIMIT, async || {
+        Ok(!sleeper.received().id.is_empty())
+    })
+    .await?;
+    broker.produce(SOURCE, &[event(SLEEPS, 0, 0)])?;
+    wait_for(&sleeper, 1).await?;
+
+    // There and back, twice, and at another point of the engine's transactions each time.
+    for (round, group) in (1..).zip(["Paint", "Weld", "Paint", "Weld"]) {
+        let before = client.received().events.len();
+        if round % 2 == 0 {
+            // The engine hears of it later than the router does, with events in its hands.
+            engine.signal(Signal::STOP)?;
+        }
+        register(&broker, MOVES, group)?;
+        let sleeps_in = if group == "Paint" { QUIET } else { group };
+        register(&broker, SLEEPS, sleeps_in)?;
+        tokio::time::sleep(FROZEN).await;
+        engine.signal(Signal::CONT)?;
+        let id = topic(group);
+        wait::until(
+            "the client to be at the new group alone",
+            LIMIT,
+            async || {
+                let received = client.received();
+                if let Some(status) = engine.ended()? {
+                    anyhow::bail!("the engine has ended ({status}): {}", engine.tail(9));
+                }
+                Ok(received.id.starts_with(&id) && !received.id.contains('|'))
+            },
+        )
+        .await
+        .with_context(|| {
+            let Received {
+                id, gaps, connects, ..
+            } = client.received();
+            format!("round {round}: at {id} after {connects} connections, gaps: {gaps:?}")
+        })?;
+        wait_for(&client, before + 50).await?;
+        tokio::time::sleep(Duration::from_millis(137 * round)).await;
+        if sleeps_in == QUIET {
+            tokio::time::sleep(QUIET_FOR).await;
+        }
+    }
+
+    let written = load.stop().await?;
+    broker.produce(SOURCE, &[event(SLEEPS, 1, 0)])?;
+    wait_for(&sleeper, 2).await?;
+    let slept = sleeper.received();
+    ensure!(slept.gaps.is_empty(), "gaps: {:?}", slept.gaps);
+    let numbers: Vec<u64> = slept
+        .events
+        .iter()
+        .map(|it| number(it))
+        .collect::<Result<_>>()?;
+    ensure!(numbers == [0, 1], "the sleeper's events: {numbers:?}");
+    let last = format!(r#""VALUE":{}}}"#, written - 1);
+    wait::until("the last event", LIMIT, async || {
+        let received = client.received();
+        Ok(received
+            .events
+            .last()
+            .is_some_and(|event| event.contains(&last)))
+    })
+    .await?;
+    let received = client.received();
+    let numbers: Vec<u64> = received
+        .events
+        .iter()
+        .map(|it| number(it))
+        .collect::<Result<_>>()?;
+    let first = numbers[0];
+    let expected: Vec<u64> = (first..written).collect();
+    ensure!(received.gaps.is_empty(), "gaps: {:?}", received.gaps);
+    ensure!(numbers == expected, "{}", differences(&numbers, &expected));
+    ensure!(received.connects >= 5, "it has not followed its asset");
+    ensure!(
+        quiet.received().connects == 1,
+        "another asset's client was sent away"
+    );
+    Ok(())
+}
+
+async fn wait_for(client: &EventSource, events: usize) -> Result<()> {
+    wait::until("events to come", LIMIT, async || {
+        Ok(client.received().events.len() >= events)
+    })
+    .await
+}
+
+/// What is wrong, in a few words.
+fn differences(found: &[u64], expected: &[u64]) -> String {
+    let missing: Vec<_> = expected.iter().filter(|it| !found.contains(it)).collect();
+    let steps = found.windows(2).filter(|pair| pair[1] != pair[0] + 1);
+    let steps: Vec<_> = steps.take(10).collect();
+    format!(
+        "of {} events {} are missing, there are {}; steps: {steps:?}",
+        expected.len(),
+        missing.len(),
+        found.len()
+    )
+}
+
+fn number(event: &str) -> Result<u64> {
+    let value: serde_json::Value = serde_json::from_str(event)?;
+    value["VALUE"].as_u64().context("an event without number")
+}
+
+fn topic(group: &str) -> String {
+    let group: GroupName = group
+        .parse()
+        .unwrap_or_else(|_| unreachable!("a group's name"));
+    group.topic()
+}
+
+fn register(broker: &Broker, asset: &str, group: &str) -> Result<()> {
+    let value = serde_json::json!({"UNS_LEVELS": {"workcenter": group}}).to_string();
+    let record = Record {
+        key: Some(asset.into()),
+        value: Some(value.into()),
+        partition: 0,
+    };
+    broker.produce(MAP, &[record])
+}
+
+async fn engine(broker: &Broker, folder: &Path) -> Result<Process> {
+    let address = ports::free()?;
+    let mut command = tools::own("forwarder")?;
+    command
+        .arg("derive")
+        .env("KAFKA_BROKER", broker.address())
+        .env("KAFKA_AUTO_OFFSET_RESET", "earliest")
+        .env("APP_UUID", "engine")
+        .env("BIND_ADDRESS", address.ip().to_string())
+        .env("PORT", address.port().to_string());
+    let process = Process::start("engine", folder, command)?;
+    wait::until("the engine to be ready", LIMIT, async || {
+        let answer = http::get(address, "/ready").await;
+        Ok(answer.is_ok_and(|(status, _)| status == 200))
+    })
+    .await?;
+    Ok(process)
+}
+
+/// The groups' services, and a router that knows them.
+async fn serving(broker: &Broker, folder: &Path) -> Result<(Serving, Vec<Serving>)> {
+    let mut services = Vec::new();
+    let mut addresses = serde_json::Map::new();
+    for group in GROUPS {
+        let further = [("ASSET_GROUP", group)];
+        let mut service =
+            Serving::group(group, &broker.address(), &topic(group), &further, folder)?;
+        service.run()?;
+        service.wait_ready().await?;
+        addresses.insert(group.to_owned(), service.url().into());
+        services.push(service);
+    }
+    let file = folder.join("services.json");
+    std::fs::write(&file, serde_json::Value::Object(addresses).to_string())?;
+    let router = Serving::router_of_groups(&broker.address(), &file, folder).await?;
+    Ok((router, services))
+}
+
+/// Events of all assets, numbered, until stopped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
+    task: tokio::task::JoinHandle<Result<()>>,
+}
+
+impl Load {
+    fn start(broker: &Broker) -> Result<Self> {
+        let (stop, written) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&written));
+        let producer: ThreadedProducer<DefaultProducerContext> =
+            broker.producer_config()?.create()?;
+        let task = tokio::spawn(async move {
+            while !stopped.load(Ordering::Relaxed) {
+                for record in events(count.fetch_add(1, Ordering::Relaxed)) {
+                    let mut out = BaseRecord::<[u8], [u8]>::to(SOURCE).partition(record.partition);
+                    (out.key, out.payload) = (record.key.as_deref(), record.value.as_deref());
+                    producer.send(out).map_err(|(error, _)| error)?;
+                }
+                tokio::time::sleep(EVERY).await;
+            }
+            producer.flush(LIMIT)?;
+            Ok(())
+        });
+        Ok(Self {
+            stop,
+            written,
+            task,
+        })
+    }
+
+    /// How many have been written of each asset.
+    async fn stop(self) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await??;
+        Ok(self.written.load(Ordering::Relaxed))
+    }
+}
+
+/// All assets' events of one number. Every third time one asset more sends, so that the offsets of the two topics drift
+/// apart.
+fn events(number: u64) -> Vec<Record> {
+    let mut events = vec![event(MOVES, number, 0), event("stays-Paint", number, 1)];
+    let stays = GROUPS.map(|group| event(&format!("stays-{group}"), number, 0));
+    events.extend(
+        stays
+            .into_iter()
+            .take(1 + usize::from(number.is_multiple_of(3))),
+    );
+    events
+}
+
+fn event(asset: &str, number: u64, partition: i32) -> Record {
+    Record {
+        key: Some(asset.into()),
+        value: Some(format!(r#"{{"ID":"n","VALUE":{number}}}"#).into()),
+        partition,
+    }
+}
