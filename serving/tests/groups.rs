@@ -15,11 +15,12 @@ use axum::routing::get;
 use bytes::Bytes;
 use common::{Broker, EventSource, Service, produce};
 use futures::StreamExt as _;
+use ofa_crds::control::StreamReader;
 use ofa_crds::{GroupName, UnsLevel};
 use ofa_serving::http;
 use ofa_serving::metrics::Metrics;
 use ofa_serving::router::groups::{Directory, GroupRegistry, Groups, Proxy};
-use ofa_serving::router::{About, Access, Routing, app_with};
+use ofa_serving::router::{About, Access, Lags, Routing, app_with};
 use parking_lot::RwLock;
 use parts::body_of;
 use rdkafka::producer::{FutureRecord, Producer as _};
@@ -43,9 +44,19 @@ mod parts {
 
 struct OneService(Url);
 
+/// What ksqlDB calls the consumer group of a query.
+const QUERY: &str = "_confluent-ksql-ofa_query_CSAS_ASSET_STREAM_WELD_5";
+
 impl GroupRegistry for OneService {
     fn service(&self, group: &GroupName) -> Option<Url> {
         (group.as_str() != "Sleeping").then(|| self.0.clone())
+    }
+
+    fn reader(&self, group: &GroupName) -> Option<StreamReader> {
+        (group.as_str() == "Weld").then(|| StreamReader {
+            consumer_group: QUERY.to_owned(),
+            topic: "ofa_assets".to_owned(),
+        })
     }
 
     fn groups(&self) -> Vec<GroupName> {
@@ -88,13 +99,22 @@ async fn router_of(
     directory: Arc<RwLock<Directory>>,
     news: watch::Receiver<u64>,
 ) -> String {
+    router_with(service, directory, news, None).await
+}
+
+async fn router_with(
+    service: &str,
+    directory: Arc<RwLock<Directory>>,
+    news: watch::Receiver<u64>,
+    lags: Option<Lags>,
+) -> String {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let groups = Groups {
         directory,
         registry: Arc::new(OneService(service.parse().unwrap())),
         proxy: Proxy::new(CancellationToken::new()).unwrap(),
         news,
-        lags: None,
+        lags,
     };
     let (_, routing) = watch::channel(Routing::Unknown("no map".to_owned()));
     serve(app_with(
@@ -290,6 +310,34 @@ async fn groups_and_assets_are_listed() {
     let url = format!("{router}/assets?search=cnc&offset=1&limit=1");
     let (_, found) = answer(&url).await;
     assert_eq!(found, json!({ "total": 2, "assets": [asset("CNC-2")] }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_as_far_behind_as_its_query() {
+    let broker = Broker::start().await;
+    broker.create_topic("ofa_assets", 2).await;
+    let producer = broker.producer();
+    for number in 0..10 {
+        produce(&producer, ("ofa_assets", 1), ("A0", "x"), number, 0);
+    }
+    producer.flush(Duration::from_secs(60)).unwrap();
+    broker.commit(QUERY, "ofa_assets", &[0, 3]).await;
+
+    let lags = Lags::new(&broker.settings());
+    let directory = Arc::new(RwLock::new(directory(true)));
+    let service = "http://127.0.0.1:9";
+    let router = router_with(service, directory, watch::channel(0).1, Some(lags)).await;
+    let deadline = tokio::time::Instant::now() + common::PATIENCE;
+    loop {
+        let (_, groups) = answer(&format!("{router}/groups")).await;
+        // Nobody is known to write the others' streams.
+        assert_eq!(groups["groups"][1]["lag"], Value::Null);
+        if groups["groups"][3]["lag"] == 7 {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{groups}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test]

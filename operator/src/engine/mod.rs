@@ -43,6 +43,8 @@ pub struct Streams {
     pub planned: Vec<Planned>,
     /// Records of the source not derived yet.
     pub lag: Option<u64>,
+    /// By which consumer groups the source is read for the streams, as far as that is known.
+    pub consumer_groups: BTreeMap<GroupName, String>,
     /// What is wrong with single groups.
     pub problems: BTreeMap<GroupName, String>,
     /// Whether nothing is left of those that were to be removed.

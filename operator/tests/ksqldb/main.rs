@@ -27,6 +27,14 @@ async fn streams_of_any_name_are_made_once_and_stay() {
     for group in &claim.wanted {
         let found = scene.statement(&group.name).await.expect("its query runs");
         assert_eq!(found.1, group.topic);
+        // Routers ask Kafka for its positions.
+        let progress = streams[&group.name].progress.as_ref();
+        let read_by = progress.and_then(|progress| progress.consumer_group.clone());
+        let read_by = read_by.expect("its consumer group is told");
+        assert!(
+            read_by.ends_with(&format!("query_{}", found.0)),
+            "{read_by}"
+        );
     }
     let made = scene.changes();
     scene.another_look("a", &claim).await;

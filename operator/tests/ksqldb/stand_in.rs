@@ -146,8 +146,9 @@ impl StandIn {
         let offsets = json!([{"partition": 0, "logStartOffset": 0, "logEndOffset": 710, "consumerOffset": 417}]);
         let summaries = match source.query {
             None => json!([]),
-            Some(_) => {
-                json!([{"groupId": "g", "topicSummaries": [{"kafkaTopic": "ofa_assets", "offsets": offsets}]}])
+            Some(ref query) => {
+                let group = format!("_confluent-ksql-ofa_query_{}", query.id);
+                json!([{"groupId": group, "topicSummaries": [{"kafkaTopic": "ofa_assets", "offsets": offsets}]}])
             }
         };
         Ok(json!({"@type": "sourceDescription", "sourceDescription": {

@@ -15,6 +15,7 @@ use futures::stream::BoxStream;
 use ofa_crds::kafka::KafkaSettings;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
@@ -102,6 +103,23 @@ impl Broker {
         }
         let options = AdminOptions::new();
         self.admin().delete_records(&list, &options).await.unwrap();
+    }
+
+    /// Has a consumer group stand at these offsets, one for each partition.
+    pub(crate) async fn commit(&self, group: &str, topic: &str, offsets: &[i64]) {
+        let mut list = TopicPartitionList::new();
+        for (partition, &offset) in (0..).zip(offsets) {
+            list.add_partition_offset(topic, partition, Offset::Offset(offset))
+                .unwrap();
+        }
+        let mut config = self.settings().client_config().unwrap();
+        let consumer: BaseConsumer = config.set("group.id", group).create().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        // The group's coordinator may still come to be.
+        while let Err(error) = consumer.commit(&list, CommitMode::Sync) {
+            assert!(Instant::now() < deadline, "not committed: {error}");
+            sleep(Duration::from_millis(300)).await;
+        }
     }
 
     pub(crate) fn producer(&self) -> FutureProducer {

@@ -167,6 +167,7 @@ fn unknown(outcome: Outcome) -> Streams {
         outcome,
         planned: Vec::new(),
         lag: None,
+        consumer_groups: BTreeMap::new(),
         problems: BTreeMap::new(),
         removed: false,
     }
@@ -198,8 +199,14 @@ fn streams(
             message,
         });
     }
-    let lags = states.values().filter_map(|state| state.lag);
+    let progress = |state: &StreamState| Some(state.progress.as_ref()?.lag);
+    let lags = states.values().filter_map(progress);
+    let read_by = |(name, state): (&Identifier, &StreamState)| {
+        let consumer_group = state.progress.as_ref()?.consumer_group.clone()?;
+        Some((names.get(name)?.clone(), consumer_group))
+    };
     Streams {
+        consumer_groups: states.iter().filter_map(read_by).collect(),
         outcome: outcome(&planned, names.len()),
         lag: (!names.is_empty()).then(|| lags.sum()),
         problems,

@@ -10,7 +10,10 @@ mod services;
 mod status;
 pub mod validate;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
+use ofa_crds::GroupName;
 use ofa_crds::api::{AssetGroup, AssetGroupStatus, DeletionPolicy, GroupState};
 use ofa_crds::kafka::{ControlState, KafkaSettings};
 
@@ -65,7 +68,9 @@ pub async fn finalize(group: &AssetGroup, context: &Context<'_>) -> Result<Remov
         groups.push(valid.group(value, 0));
     }
     let table = table(&kafka, context).unwrap_or_default();
-    let services = services(&valid, &kafka, &table, context);
+    // Nothing is told of them any more.
+    let untold = BTreeMap::new();
+    let services = services(&valid, &kafka, (&table, &untold), context);
     for group in &groups {
         services.remove_group(group).await.map_err(failed)?;
     }
@@ -164,7 +169,10 @@ async fn serve(
         )
         .serving(true));
     };
-    let services = services(valid, kafka, &table, context);
+    let streams = found.streams.as_ref();
+    let consumer_groups = streams.map(|streams| streams.consumer_groups.clone());
+    let consumer_groups = consumer_groups.unwrap_or_default();
+    let services = services(valid, kafka, (&table, &consumer_groups), context);
     found.services = services.ensure(&found.groups.present).await?;
     let mut left = Vec::new();
     for group in std::mem::take(&mut found.groups.leaving) {
@@ -276,7 +284,7 @@ fn engine<'a>(
 fn services<'a>(
     valid: &'a ValidGroup,
     kafka: &'a KafkaSettings,
-    table: &'a ControlState,
+    (table, consumer_groups): (&'a ControlState, &'a BTreeMap<GroupName, String>),
     context: &'a Context<'a>,
 ) -> Services<'a> {
     Services {
@@ -284,6 +292,7 @@ fn services<'a>(
         context,
         kafka,
         table,
+        consumer_groups,
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct NativeEngine<'a> {
 
 #[async_trait]
 impl StreamEngine for NativeEngine<'_> {
-    async fn ensure(&self, _: &[Group], _: &[Group]) -> Result<Streams, PlatformError> {
+    async fn ensure(&self, groups: &[Group], _: &[Group]) -> Result<Streams, PlatformError> {
         let outcome = self.run().await?;
         let group = build::consumer_group(self.valid);
         let source = &self.valid.source_topic;
@@ -32,6 +32,10 @@ impl StreamEngine for NativeEngine<'_> {
             outcome,
             planned: Vec::new(),
             lag: progress.map(|progress| progress.lag),
+            consumer_groups: groups
+                .iter()
+                .map(|it| (it.name.clone(), group.clone()))
+                .collect(),
             problems: Default::default(),
             // A group that has no assets any more gets no events.
             removed: true,

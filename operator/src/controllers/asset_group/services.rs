@@ -8,9 +8,8 @@ use ofa_crds::control::StreamReader;
 use ofa_crds::kafka::{ControlState, KafkaSettings};
 use ofa_crds::{GroupName, GroupService};
 
-use super::build::consumer_group;
 use super::build_service::{PORT, build, service_id};
-use super::validate::{Engine, ValidGroup};
+use super::validate::ValidGroup;
 use crate::controllers::conditions::of_instances;
 use crate::controllers::control_plane::ControlPlaneError;
 use crate::controllers::{Context, kafka_connection};
@@ -35,6 +34,8 @@ pub(super) struct Services<'a> {
     pub(super) kafka: &'a KafkaSettings,
     /// What stands on the control topic.
     pub(super) table: &'a ControlState,
+    /// By which consumer groups the source is read for the groups' streams.
+    pub(super) consumer_groups: &'a BTreeMap<GroupName, String>,
 }
 
 impl Services<'_> {
@@ -148,7 +149,7 @@ impl Services<'_> {
             level: self.valid.level.clone(),
             url,
             on_demand: self.valid.serving.on_demand,
-            reader: self.reader(),
+            reader: self.reader(group),
         };
         if self.table.groups.get(&group.topic) == Some(&service) {
             return Ok(());
@@ -158,11 +159,13 @@ impl Services<'_> {
         told.await.map_err(text)
     }
 
-    /// ksqlDB's queries have groups of their own, whose names it keeps to itself.
-    fn reader(&self) -> Option<StreamReader> {
-        let native = matches!(self.valid.engine, Engine::Native);
-        native.then(|| StreamReader {
-            consumer_group: consumer_group(self.valid),
+    /// Who reads the source for a group, for those who tell how far it is behind. What was told before stays while ksqlDB says nothing.
+    fn reader(&self, group: &Group) -> Option<StreamReader> {
+        let Some(consumer_group) = self.consumer_groups.get(&group.name) else {
+            return self.table.groups.get(&group.topic)?.reader.clone();
+        };
+        Some(StreamReader {
+            consumer_group: consumer_group.clone(),
             topic: self.valid.source_topic.clone(),
         })
     }

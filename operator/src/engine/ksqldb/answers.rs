@@ -103,6 +103,9 @@ pub(super) struct Description {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct OffsetSummary {
+    /// The consumer group.
+    #[serde(default)]
+    pub(super) group_id: Option<String>,
     #[serde(default)]
     pub(super) topic_summaries: Vec<TopicSummary>,
 }
@@ -122,6 +125,12 @@ pub(super) struct PartitionOffsets {
 }
 
 impl Description {
+    /// The consumer group by which the stream's query reads; a stream is written by one.
+    pub(super) fn consumer_group(&self) -> Option<&str> {
+        let mut groups = self.query_offset_summaries.iter();
+        groups.find_map(|summary| summary.group_id.as_deref())
+    }
+
     /// Records that the stream's query has not read yet.
     pub(super) fn lag(&self) -> u64 {
         let topics = self.query_offset_summaries.iter();

@@ -17,7 +17,7 @@ mod task;
 use ofa_crds::GroupName;
 
 pub use client::{KsqlClient, KsqlError};
-pub use observe::{Health, Observed, RunningQuery};
+pub use observe::{Health, Observed, QueryProgress, RunningQuery};
 pub use plan::Action;
 pub use servers::{Claim, KsqlServers, StreamState};
 pub use sql::{Identifier, IdentifierError};

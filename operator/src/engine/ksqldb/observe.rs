@@ -81,14 +81,31 @@ pub(super) async fn observe(client: &KsqlClient) -> Result<Observed, KsqlError> 
     Ok(observed)
 }
 
-/// Records that a stream's query has not read yet.
-pub(super) async fn lag(client: &KsqlClient, stream: &Identifier) -> Result<u64, KsqlError> {
+/// How far a stream's query is.
+pub(super) async fn progress(
+    client: &KsqlClient,
+    stream: &Identifier,
+) -> Result<QueryProgress, KsqlError> {
     let answer = client.ask(&describe(stream)).await?;
     let described = answer.into_iter().find_map(|entity| match entity {
         Entity::SourceDescription { source_description } => Some(source_description),
         _ => None,
     });
-    Ok(described.map_or(0, |description| description.lag()))
+    Ok(
+        described.map_or(QueryProgress::default(), |description| QueryProgress {
+            lag: description.lag(),
+            consumer_group: description.consumer_group().map(str::to_owned),
+        }),
+    )
+}
+
+/// How far a stream's query is, by its server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QueryProgress {
+    /// Records that it has not read yet.
+    pub lag: u64,
+    /// The consumer group whose positions in Kafka tell it.
+    pub consumer_group: Option<String>,
 }
 
 fn running(query: Query) -> Option<RunningQuery> {

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 
 use super::Wanted;
 use super::client::{KsqlClient, KsqlError};
+use super::observe::QueryProgress;
 use super::plan::Action;
 use super::sql::Identifier;
 use super::task::Task;
@@ -30,8 +31,8 @@ pub struct StreamState {
     pub action: Option<Action>,
     /// Why the last step came to nothing.
     pub problem: Option<String>,
-    /// Records that its query has not read yet.
-    pub lag: Option<u64>,
+    /// How far its query is.
+    pub progress: Option<QueryProgress>,
 }
 
 /// What is known of a server.

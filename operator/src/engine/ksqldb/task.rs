@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::Wanted;
 use super::client::{KsqlClient, KsqlError};
-use super::observe::{Observed, lag, observe};
+use super::observe::{Observed, QueryProgress, observe, progress};
 use super::plan::{Action, InPlace, plan};
 use super::servers::{Claim, Report, Server, StreamState};
 use super::sql::{Identifier, create_stream, drop_stream, resume};
@@ -25,8 +25,8 @@ const RETRY: Duration = Duration::from_secs(3);
 /// A step that came to nothing is not tried again before this.
 const STEP_RETRY: Duration = Duration::from_secs(30);
 
-/// How old a lag may be: it costs the server a question to Kafka for each stream.
-const LAG_EVERY: Duration = Duration::from_secs(30);
+/// How old the word on a query's progress may be: it costs the server a question to Kafka for each stream.
+const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
 /// See [`super::servers::KsqlServers`].
 pub(super) struct Task {
@@ -35,7 +35,7 @@ pub(super) struct Task {
     budget: usize,
     news: watch::Sender<u64>,
     problems: BTreeMap<Identifier, (Instant, String)>,
-    lags: BTreeMap<Identifier, (Instant, u64)>,
+    progress: BTreeMap<Identifier, (Instant, QueryProgress)>,
 }
 
 /// The next thing to do.
@@ -68,7 +68,7 @@ impl Task {
             budget,
             news,
             problems: BTreeMap::new(),
-            lags: BTreeMap::new(),
+            progress: BTreeMap::new(),
         }
     }
 
@@ -128,7 +128,11 @@ impl Task {
                 self.problems.remove(&name);
             }
             let state = StreamState {
-                lag: if settled { self.lag(&name).await } else { None },
+                progress: if settled {
+                    self.progress(&name).await
+                } else {
+                    None
+                },
                 problem: self.problems.get(&name).map(|(_, why)| why.clone()),
                 action,
             };
@@ -174,15 +178,16 @@ impl Task {
     }
 
     /// As it was a short time ago; one that cannot be told is not.
-    async fn lag(&mut self, name: &Identifier) -> Option<u64> {
-        if let Some((at, lag)) = self.lags.get(name)
-            && at.elapsed() < LAG_EVERY
+    async fn progress(&mut self, name: &Identifier) -> Option<QueryProgress> {
+        if let Some((at, progress)) = self.progress.get(name)
+            && at.elapsed() < PROGRESS_EVERY
         {
-            return Some(*lag);
+            return Some(progress.clone());
         }
-        let lag = lag(&self.client, name).await.ok()?;
-        self.lags.insert(name.clone(), (Instant::now(), lag));
-        Some(lag)
+        let progress = progress(&self.client, name).await.ok()?;
+        let known = (Instant::now(), progress.clone());
+        self.progress.insert(name.clone(), known);
+        Some(progress)
     }
 
     fn tell(&self, report: Report) {
