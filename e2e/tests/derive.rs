@@ -96,6 +96,26 @@ async fn killed_at_any_moment_it_loses_and_repeats_nothing() -> Result<()> {
     Ok(())
 }
 
+/// What can go on no more has to end, so that it is started again, although it is still a member of the group.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_whose_name_another_has_taken_ends() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let broker = Broker::start(folder.path()).await?;
+    broker.create_topic(SOURCE, PARTITIONS).await?;
+    broker.create_topic(MAP, 1).await?;
+    for (asset, group) in GROUPS.iter().enumerate() {
+        register(&broker, &format!("asset-{asset}"), group)?;
+    }
+    let mut first = Member::start(&broker, "d1", folder.path()).await?;
+    let load = Load::start(&broker);
+    let heir = Member::start(&broker, "d1", folder.path()).await?;
+    let ended = first.process.wait(LIMIT).await?;
+    ensure!(!ended.success(), "it ended as if all were well");
+    load.stop()?;
+    drop(heir);
+    Ok(())
+}
+
 /// What is wrong with an asset's events, in a few words.
 fn differences(found: &[u64], count: u64) -> String {
     let seen: BTreeSet<u64> = found.iter().copied().collect();

@@ -335,6 +335,21 @@ impl Source {
         self.consumer.context().close();
     }
 
+    /// Carries out what was noted and nobody will carry out any more.
+    fn settle(&self) {
+        for rebalance in self.consumer.context().take_rebalances() {
+            let done = match rebalance {
+                Rebalance::Assign(new) => self.consumer.incremental_assign(&self.list(&new)),
+                Rebalance::Revoke(gone) | Rebalance::Lost(gone) => {
+                    self.consumer.incremental_unassign(&self.list(&gone))
+                }
+            };
+            if let Err(error) = done {
+                warn!(%error, "a change of the group could not be carried out while leaving it");
+            }
+        }
+    }
+
     fn list(&self, partitions: &[i32]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for &partition in partitions {
@@ -349,5 +364,14 @@ impl Source {
         result: Result<T, KafkaError>,
     ) -> Result<T, SourceError> {
         result.map_err(|source| SourceError::Client { what, source })
+    }
+}
+
+/// The consumer leaves the group as it is dropped, and waits until all partitions are let go: by whom, after an error, if not
+/// by us.
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.close();
+        self.settle();
     }
 }
