@@ -58,6 +58,15 @@ impl GroupName {
         format!("asset_stream_{}_topic", self.topic_token())
     }
 
+    /// Whether a topic is called as a group's is.
+    #[must_use]
+    pub fn is_topic(topic: &str) -> bool {
+        let token = topic.strip_prefix("asset_stream_");
+        token
+            .and_then(|token| token.strip_suffix("_topic"))
+            .is_some_and(|token| !token.is_empty())
+    }
+
     /// Name of the consumer group of those who serve the group.
     #[must_use]
     pub fn consumer_group(&self) -> String {
@@ -220,6 +229,7 @@ mod tests {
         }
         for text in ["weld", "OpenFactory", "a_B", "_x_"] {
             assert_eq!(name(text).topic(), format!("asset_stream_{text}_topic"));
+            assert!(GroupName::is_topic(&name(text).topic()));
             let consumer_group = format!("asset_stream_{text}_consumer_group");
             assert_eq!(name(text).consumer_group(), consumer_group);
         }

@@ -4,6 +4,7 @@
 //! separated by `|`: how far the client is in each of the topics of which more may come for it.
 
 use axum::http::HeaderMap;
+use ofa_crds::GroupName;
 
 use super::group_header;
 use super::seen::Seen;
@@ -47,6 +48,11 @@ impl Came {
         let (mut here, earlier): (Vec<Seen>, Vec<Seen>) = parts
             .into_iter()
             .partition(|seen| **seen.base().topic() == *topic);
+        // An id is what a client says: it must not have any topic of Kafka read.
+        let mut topics = earlier.iter().map(|seen| seen.base().topic());
+        if !topics.all(|topic| GroupName::is_topic(topic)) {
+            return Self::Here(Start::Unknown);
+        }
         match (here.pop(), earlier.is_empty()) {
             (Some(seen), true) => Self::Here(Start::After(seen)),
             (here, _) => Self::From(Trail { here, earlier }),
@@ -84,17 +90,31 @@ mod tests {
         let trail = |here: Option<&str>| {
             Came::From(Trail {
                 here: here.map(seen),
-                earlier: vec![seen("other/0/4")],
+                earlier: vec![seen("asset_stream_other_topic/0/4")],
             })
         };
-        assert_eq!(came(Some("other/0/4")), trail(None));
-        assert_eq!(came(Some("t/0/7|other/0/4")), trail(Some("t/0/7")));
-        assert_eq!(came(Some("other/0/4|t/0/7")), trail(Some("t/0/7")));
+        assert_eq!(came(Some("asset_stream_other_topic/0/4")), trail(None));
+        assert_eq!(
+            came(Some("t/0/7|asset_stream_other_topic/0/4")),
+            trail(Some("t/0/7"))
+        );
+        assert_eq!(
+            came(Some("asset_stream_other_topic/0/4|t/0/7")),
+            trail(Some("t/0/7"))
+        );
     }
 
     #[test]
     fn what_is_no_id_of_ours_means_nothing() {
-        for id in ["other/0/x", "t/0/4|", "|", &["o/0/1"; 9].join("|")] {
+        let many = ["asset_stream_o_topic/0/1"; 9].join("|");
+        for id in [
+            "asset_stream_other_topic/0/x",
+            "t/0/4|",
+            "|",
+            &many,
+            "salaries/0/4",
+            "t/0/4|salaries/0/4",
+        ] {
             assert_eq!(came(Some(id)), Came::Here(Start::Unknown), "{id}");
         }
     }
