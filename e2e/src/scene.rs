@@ -33,6 +33,9 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(40);
 /// Recorders that have received nothing for this long have received everything that was on its way.
 const QUIET: Duration = Duration::from_millis(400);
 
+/// What is missing is waited for, since a machine that does much else may deliver nothing for longer than that.
+const LATE: Duration = Duration::from_secs(5);
+
 /// Lines of each log that are shown when a scenario fails.
 const SHOWN_LINES: usize = 25;
 
@@ -265,9 +268,14 @@ impl Scene {
 
     /// Compares what is expected with what recorders, one a shard, have received when nothing comes any more.
     pub async fn verdict(&self, expected: &Expected, recorders: &[&Recorder]) -> Verdict {
-        let verdict = report::of_records(expected, &self.records(recorders).await);
-        say(&format!("scenario {}: {verdict}", self.name));
-        verdict
+        let asked = Instant::now();
+        loop {
+            let verdict = report::of_records(expected, &self.records(recorders).await);
+            if verdict.after.lost == 0 || asked.elapsed() >= LATE {
+                say(&format!("scenario {}: {verdict}", self.name));
+                return verdict;
+            }
+        }
     }
 
     /// What recorders have received when nothing comes any more.

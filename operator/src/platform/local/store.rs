@@ -4,10 +4,18 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+
+/// How long the lock of an operator that has just gone may be held: a program that it was about to start has it too until it is
+/// executed, and then no more.
+const HANDED_ON: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether it is free.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A state directory that cannot be used.
 #[derive(Debug, Error)]
@@ -53,10 +61,16 @@ impl StateDir {
             .map_err(failed)?;
         let path = path.canonicalize().map_err(failed)?;
         let lock = File::create(path.join("lock")).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(StateDirError::InUse(path)),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
+        let asked = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { path, _lock: lock }),
+                Err(TryLockError::WouldBlock) if asked.elapsed() < HANDED_ON => {
+                    std::thread::sleep(LOOK);
+                }
+                Err(TryLockError::WouldBlock) => return Err(StateDirError::InUse(path)),
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+            }
         }
     }
 
