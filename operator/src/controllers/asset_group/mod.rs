@@ -169,10 +169,10 @@ async fn serve(
         )
         .serving(true));
     };
+    let unknown = BTreeMap::new();
     let streams = found.streams.as_ref();
-    let consumer_groups = streams.map(|streams| streams.consumer_groups.clone());
-    let consumer_groups = consumer_groups.unwrap_or_default();
-    let services = services(valid, kafka, (&table, &consumer_groups), context);
+    let consumer_groups = streams.map_or(&unknown, |streams| &streams.consumer_groups);
+    let services = services(valid, kafka, (&table, consumer_groups), context);
     found.services = services.ensure(&found.groups.present).await?;
     let mut left = Vec::new();
     for group in std::mem::take(&mut found.groups.leaving) {

@@ -58,11 +58,8 @@ impl Earlier {
             let Some(visible) = ends.committed(topic).await? else {
                 return Ok(None);
             };
-            let both = written.iter().zip(&visible);
-            if both
-                .into_iter()
-                .all(|((_, written), (_, visible))| visible >= written)
-            {
+            let mut both = written.iter().zip(&visible);
+            if both.all(|((_, written), (_, visible))| visible >= written) {
                 return Ok(Some(written));
             }
             sleep(OPEN_POLL).await;

@@ -5,6 +5,7 @@
 //! each asset's first event beyond that. It is looked for backwards from the end, as far as the client was away.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use ofa_crds::Cursor;
@@ -15,7 +16,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _};
 use super::super::position::Position;
 use super::super::seen::{AssetTag, Seen, tags};
 use super::{Away, Moves};
-use crate::range::{Range, RangeReader, Wanted};
+use crate::range::{self, RangeReader, Wanted};
 use crate::selection::Selection;
 
 /// Records looked at first, and how many times as many if that was not enough.
@@ -127,13 +128,7 @@ pub(super) async fn begin(
     let tags = tags(selection);
     let mut begin = Seen::from(Position::new(Arc::clone(topic), Vec::new()));
     for (partition, (low, end)) in (0..).zip(bounds) {
-        let search = Search {
-            scans: &moves.scans,
-            topic,
-            partition,
-            low,
-            end,
-        };
+        let search = Search::of(moves, topic, partition, low..end);
         let Some(firsts) = search.first_new(&had, &tags).await? else {
             return Ok(None);
         };
@@ -155,13 +150,7 @@ pub(super) async fn without_marks(moves: &Moves, seen: Seen) -> Result<Seen, Awa
     let mut next = Vec::with_capacity(bounds.len());
     for (partition, (low, end)) in (0..).zip(bounds) {
         let seen = seen.base().next(partition);
-        let search = Search {
-            scans: &moves.scans,
-            topic,
-            partition,
-            low,
-            end,
-        };
+        let search = Search::of(moves, topic, partition, low..end);
         next.push(match seen <= low || seen > end {
             true => seen,
             false => search.up_to(seen).end_of_records().await?,
@@ -185,13 +174,8 @@ async fn note_had(
         return Ok(false);
     }
     for (partition, (low, end)) in (0..).zip(bounds) {
-        let search = Search {
-            scans: &moves.scans,
-            topic,
-            partition,
-            low,
-            end: end.min(seen.base().next(partition)),
-        };
+        let end = end.min(seen.base().next(partition));
+        let search = Search::of(moves, topic, partition, low..end);
         let marks = search.last_records().await?;
         if marks.last().is_some_and(|last| last.source.is_none()) {
             return Ok(false);
@@ -212,7 +196,17 @@ struct Search<'a> {
     end: u64,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn of(moves: &'a Moves, topic: &'a Arc<str>, partition: u32, offsets: Range<u64>) -> Self {
+        Self {
+            scans: &moves.scans,
+            topic,
+            partition,
+            low: offsets.start,
+            end: offsets.end,
+        }
+    }
+
     fn up_to(self, end: u64) -> Self {
         Self { end, ..self }
     }
@@ -250,8 +244,9 @@ impl Search<'_> {
         loop {
             let from = self.start_of(width);
             let marks = self.scan(from).await?;
-            if reaches_back(&marks, had) || from == self.low {
-                let is_complete = self.low == 0 || reaches_back(&marks, had) || marks.is_empty();
+            let reaches_back = reaches_back(&marks, had);
+            if reaches_back || from == self.low {
+                let is_complete = self.low == 0 || reaches_back || marks.is_empty();
                 return Ok(firsts(&marks, had, tags).filter(|_| is_complete));
             }
             width *= WIDER;
@@ -288,7 +283,7 @@ impl Search<'_> {
     async fn scan(&self, from: u64) -> Result<Vec<Arc<Mark>>, Away> {
         let (mut marks, mut from) = (Vec::new(), from);
         while from < self.end {
-            let range = Range {
+            let range = range::Range {
                 topic: Arc::clone(self.topic),
                 partition: self.partition,
                 from,
