@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod chaos;
 pub mod crowd;
+pub mod engine;
 pub mod forwarder;
 pub mod http;
 mod image;

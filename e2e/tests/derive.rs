@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ofa_crds::GroupName;
+use ofa_e2e::engine::{MAP, register};
 use ofa_e2e::kafka::{Broker, Record};
 use ofa_e2e::process::Process;
-use ofa_e2e::{http, ports, tools, wait};
+use ofa_e2e::{engine, wait};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::{Message as _, Offset, TopicPartitionList};
@@ -20,7 +21,6 @@ use rustix::process::Signal;
 use tokio::time::sleep;
 
 const SOURCE: &str = "ofa_assets";
-const MAP: &str = "asset_to_uns_map_topic";
 const GROUP: &str = "derive";
 const PARTITIONS: i32 = 3;
 const GROUPS: [&str; 5] = [
@@ -131,16 +131,6 @@ fn topic(group: &str) -> String {
     group.parse::<GroupName>().expect("a group's name").topic()
 }
 
-fn register(broker: &Broker, asset: &str, group: &str) -> Result<()> {
-    let value = serde_json::json!({"UNS_LEVELS": {"workcenter": group}}).to_string();
-    let record = Record {
-        key: Some(asset.into()),
-        value: Some(value.into()),
-        partition: 0,
-    };
-    broker.produce(MAP, &[record])
-}
-
 fn event(asset: &str, sequence: u64) -> Record {
     let partition = asset.bytes().map(i32::from).sum::<i32>() % PARTITIONS;
     Record {
@@ -159,25 +149,7 @@ struct Member {
 
 impl Member {
     async fn start(broker: &Broker, name: &str, folder: &Path) -> Result<Self> {
-        let address = ports::free()?;
-        let mut command = tools::own("forwarder")?;
-        command
-            .arg("derive")
-            .env("KAFKA_BROKER", broker.address())
-            .env("KAFKA_GROUP", GROUP)
-            .env("KAFKA_AUTO_OFFSET_RESET", "earliest")
-            .env("APP_UUID", name)
-            .env("BIND_ADDRESS", address.ip().to_string())
-            .env("PORT", address.port().to_string());
-        let mut process = Process::start(name, folder, command)?;
-        wait::until("a member to be ready", LIMIT, async || {
-            if let Some(status) = process.ended()? {
-                anyhow::bail!("{name} has ended ({status}): {}", process.tail(5));
-            }
-            let answer = http::get(address, "/ready").await;
-            Ok(answer.is_ok_and(|(status, _)| status == 200))
-        })
-        .await?;
+        let process = engine::start(broker, name, &[("KAFKA_GROUP", GROUP)], folder).await?;
         Ok(Self { process })
     }
 }

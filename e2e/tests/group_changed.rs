@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ofa_crds::GroupName;
+use ofa_e2e::engine::{MAP, register};
 use ofa_e2e::kafka::{Broker, Record};
-use ofa_e2e::process::Process;
 use ofa_e2e::serving::Serving;
 use ofa_e2e::sse::{EventSource, Received};
-use ofa_e2e::{http, ports, tools, wait};
+use ofa_e2e::{engine, wait};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rustix::process::Signal;
 
 const SOURCE: &str = "ofa_assets";
-const MAP: &str = "asset_to_uns_map_topic";
 const PARTITIONS: i32 = 3;
 
 /// The one that moves, and one of each group that stays: of the same partition, so that the topics' numbers differ.
@@ -50,7 +49,7 @@ async fn an_asset_that_changes_its_group_is_followed_without_a_gap() -> Result<(
     }
     register(&broker, MOVES, "Weld")?;
     register(&broker, SLEEPS, "Weld")?;
-    let mut engine = engine(&broker, folder.path()).await?;
+    let mut engine = engine::start(&broker, "engine", &[], folder.path()).await?;
     let load = Load::start(&broker)?;
     broker.produce(SOURCE, &[event(&format!("stays-{QUIET}"), 0, 0)])?;
     wait::until("both topics to be there", LIMIT, async || {
@@ -177,35 +176,6 @@ fn topic(group: &str) -> String {
         .parse()
         .unwrap_or_else(|_| unreachable!("a group's name"));
     group.topic()
-}
-
-fn register(broker: &Broker, asset: &str, group: &str) -> Result<()> {
-    let value = serde_json::json!({"UNS_LEVELS": {"workcenter": group}}).to_string();
-    let record = Record {
-        key: Some(asset.into()),
-        value: Some(value.into()),
-        partition: 0,
-    };
-    broker.produce(MAP, &[record])
-}
-
-async fn engine(broker: &Broker, folder: &Path) -> Result<Process> {
-    let address = ports::free()?;
-    let mut command = tools::own("forwarder")?;
-    command
-        .arg("derive")
-        .env("KAFKA_BROKER", broker.address())
-        .env("KAFKA_AUTO_OFFSET_RESET", "earliest")
-        .env("APP_UUID", "engine")
-        .env("BIND_ADDRESS", address.ip().to_string())
-        .env("PORT", address.port().to_string());
-    let process = Process::start("engine", folder, command)?;
-    wait::until("the engine to be ready", LIMIT, async || {
-        let answer = http::get(address, "/ready").await;
-        Ok(answer.is_ok_and(|(status, _)| status == 200))
-    })
-    .await?;
-    Ok(process)
 }
 
 /// The groups' services, and a router that knows them.

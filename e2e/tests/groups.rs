@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use ofa_e2e::engine::{MAP, register};
 use ofa_e2e::kafka::{Broker, Record};
 use ofa_e2e::operator::Operator;
 use ofa_e2e::process::Process;
@@ -14,7 +15,6 @@ use ofa_e2e::{http, ports, tools, wait};
 use serde_json::{Value, json};
 
 const SOURCE: &str = "ofa_assets";
-const MAP: &str = "asset_to_uns_map_topic";
 
 /// Processes start and topics are made within seconds; a busy machine takes its time.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -26,16 +26,6 @@ fn resource(broker: &Broker, more: &str) -> String {
          stream: {{engine: Native, partitions: 1, deletionPolicy: Delete}}\n  serving: {{{more}}}\n",
         broker.address()
     )
-}
-
-fn register(broker: &Broker, asset: &str, workcenter: &str) -> Result<()> {
-    let value = json!({ "UNS_LEVELS": { "workcenter": workcenter } }).to_string();
-    let record = Record {
-        key: Some(asset.into()),
-        value: Some(value.into()),
-        partition: 0,
-    };
-    broker.produce(MAP, &[record])
 }
 
 fn send(broker: &Broker, asset: &str, value: u32) -> Result<()> {
