@@ -10,6 +10,9 @@ use thiserror::Error;
 /// can be put in order by it.
 pub const SOURCE_HEADER: &str = "Ofa-Source";
 
+/// Header of an asset's first derived record in a group's topic: the topic of the group where its record before that one is.
+pub const MOVED_FROM_HEADER: &str = "Ofa-Moved-From";
+
 /// Text that is not a cursor.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(

@@ -42,11 +42,24 @@ impl EventSource {
     /// # Errors
     /// When no HTTP client can be made.
     pub fn start(services: &[String], assets: &[&str]) -> Result<Self> {
+        Self::resume(services, assets, String::new())
+    }
+
+    /// The same as one that has been given an id before.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn resume(services: &[String], assets: &[&str], id: String) -> Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let encode = |asset: &&str| utf8_percent_encode(asset, NON_ALPHANUMERIC).to_string();
         let assets: Vec<String> = assets.iter().map(encode).collect();
         let url = |base: &String| format!("{base}/asset_stream?asset_uuid={}", assets.join(","));
-        let (received, reads) = (Arc::default(), Arc::new(AtomicBool::new(true)));
+        let received = Received {
+            id,
+            ..Received::default()
+        };
+        let received = Arc::new(Mutex::new(received));
+        let reads = Arc::new(AtomicBool::new(true));
         let client = Client {
             http: reqwest::Client::builder()
                 .no_proxy()

@@ -64,7 +64,7 @@ fn derive(fixture: &Fixture, format: Format) -> (Vec<Output>, Vec<Poison>) {
         match route(&record, &table, format, &mut buffer) {
             Ok(Joined::Nowhere | Joined::Unknown) => {}
             Ok(Joined::To(routed)) => written.push(Output {
-                key: String::from_utf8(routed.key.to_vec()).unwrap(),
+                key: routed.asset.to_owned(),
                 value: String::from_utf8(routed.value.to_vec()).unwrap(),
                 timestamp: input.timestamp,
             }),

@@ -1,4 +1,4 @@
-//! The topics of the groups, ready to be written to.
+//! The topics of the groups and the changelog, ready to be written to.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::ThreadedProducer;
 use rdkafka::types::RDKafkaErrorCode;
 
+use super::changelog;
 use super::enqueue::DerivedTopic;
 use super::table::{GroupId, JoinTable};
 use super::topics::Topics;
@@ -17,6 +18,8 @@ pub(crate) struct GroupTopics {
     topics: Topics,
     /// The topic of the only group, where it is not the usual one.
     named: Option<String>,
+    changelog: String,
+    changelog_ready: Option<DerivedTopic>,
     /// By [`GroupId`].
     ready: Vec<Option<DerivedTopic>>,
     /// Groups whose topics are not known to be there.
@@ -24,10 +27,12 @@ pub(crate) struct GroupTopics {
 }
 
 impl GroupTopics {
-    pub(crate) fn new(topics: Topics, named: Option<String>) -> Self {
+    pub(crate) fn new(topics: Topics, named: Option<String>, changelog: String) -> Self {
         Self {
             topics,
             named,
+            changelog,
+            changelog_ready: None,
             ready: Vec::new(),
             missing: BTreeSet::new(),
         }
@@ -38,8 +43,19 @@ impl GroupTopics {
         self.missing.insert(group.index());
     }
 
+    /// The changelog may have to be created anew.
+    pub(crate) fn want_changelog(&mut self) {
+        self.changelog_ready = None;
+    }
+
     pub(crate) fn are_ready(&self) -> bool {
-        self.missing.is_empty()
+        self.missing.is_empty() && self.changelog_ready.is_some()
+    }
+
+    /// The name of a group's topic.
+    pub(crate) fn name(&self, table: &JoinTable, group: GroupId) -> String {
+        let named = self.named.clone();
+        named.unwrap_or_else(|| table.name(group).topic())
     }
 
     /// Creates what is missing.
@@ -50,18 +66,19 @@ impl GroupTopics {
     ) -> Result<(), KafkaError> {
         let wanted = |group: &GroupId| self.missing.contains(&group.index());
         let groups: Vec<GroupId> = table.groups().filter(wanted).collect();
-        let names: Vec<String> = groups
-            .iter()
-            .map(|group| {
-                self.named
-                    .clone()
-                    .unwrap_or_else(|| table.name(*group).topic())
-            })
-            .collect();
+        let name = |group: &GroupId| self.name(table, *group);
+        let names: Vec<String> = groups.iter().map(name).collect();
+        let open = |name: &str, partitions| {
+            let refused = KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTopic);
+            DerivedTopic::new(producer, name, partitions).ok_or(refused)
+        };
+        if self.changelog_ready.is_none() {
+            self.topics.ensure_changelog(&self.changelog)?;
+            self.changelog_ready = Some(open(&self.changelog, changelog::PARTITIONS)?);
+        }
         let partitions = self.topics.ensure(&names)?;
         for ((group, name), partitions) in groups.iter().zip(&names).zip(partitions) {
-            let refused = KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTopic);
-            let topic = DerivedTopic::new(producer, name, partitions).ok_or(refused)?;
+            let topic = open(name, partitions)?;
             let index = group.index();
             if self.ready.len() <= index {
                 self.ready.resize_with(index + 1, || None);
@@ -70,6 +87,10 @@ impl GroupTopics {
         }
         self.missing.clear();
         Ok(())
+    }
+
+    pub(crate) fn changelog(&self) -> Option<&DerivedTopic> {
+        self.changelog_ready.as_ref()
     }
 
     pub(crate) fn get(&self, group: GroupId) -> Option<&DerivedTopic> {

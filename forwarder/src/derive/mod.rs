@@ -10,7 +10,8 @@
 //! order of an asset's events on a partition is kept, whatever partitioner its producer uses.
 //!
 //! Behind the source's headers there is `Ofa-Source`, the cursor of the source's record: by it an asset's events in the
-//! topics of several groups, where it has been one after the other, are put in order.
+//! topics of several groups, where it has been one after the other, are put in order. An asset's first record in another group
+//! has `Ofa-Moved-From` too, the topic of the group before: who reads on from there knows what else there is to read.
 //!
 //! # Exactly once
 //! Derived records and the source's offsets are committed in one Kafka transaction, which carries the generation
@@ -28,6 +29,7 @@
 //! groups as for 25, and what grows is the time until readers see an event. Derived topics with few partitions keep that
 //! short: `DERIVED_PARTITIONS=1` shows 1,000 busy groups' events within a second.
 
+mod changelog;
 mod enqueue;
 #[cfg(test)]
 mod golden;
@@ -62,6 +64,7 @@ use crate::health::Health;
 use crate::http;
 use crate::metrics::Metrics;
 use crate::settings::member_name;
+use changelog::Changelog;
 use group_topics::GroupTopics;
 use metrics::DeriveMetrics;
 use pump::{Pump, State};
@@ -146,6 +149,7 @@ async fn derive(
         retention_ms: args.retention_ms,
     };
     let transactional_id = format!("{}-{member}", args.group);
+    let changelog = changelog::topic(&args.group);
     let pump = Pump {
         source,
         topic: args.topic.clone(),
@@ -156,7 +160,9 @@ async fn derive(
             args.derived_topic
                 .clone()
                 .filter(|_| args.values.len() == 1),
+            changelog.clone(),
         ),
+        changelog: Changelog::new(&args.kafka, &changelog)?,
         writer: Writer::new(&args.kafka, &transactional_id, health.clone())?,
         format: args.format,
         commit_interval: Duration::from_millis(args.commit_interval_ms),

@@ -21,7 +21,9 @@ pub(crate) enum Joined<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Routed<'a> {
     pub(crate) group: GroupId,
-    pub(crate) key: &'a [u8],
+    /// The group whose topic has the asset's last record, where that is known.
+    pub(crate) last: Option<GroupId>,
+    pub(crate) asset: &'a str,
     pub(crate) value: &'a [u8],
 }
 
@@ -33,15 +35,16 @@ pub(crate) fn route<'a>(
     buffer: &'a mut Vec<u8>,
 ) -> Result<Joined<'a>, Poison> {
     let asset = asset_of_key(record.key)?;
-    let group = match table.placement(asset) {
-        Placement::In(group) => group,
-        Placement::Nowhere => return Ok(Joined::Nowhere),
-        Placement::Unknown => return Ok(Joined::Unknown),
+    let (group, last) = match table.placement(asset) {
+        (Placement::In(group), last) => (group, last),
+        (Placement::Nowhere, _) => return Ok(Joined::Nowhere),
+        (Placement::Unknown, _) => return Ok(Joined::Unknown),
     };
     let value = record.value.ok_or(Poison::Tombstone)?;
     Ok(Joined::To(Routed {
         group,
-        key: asset.as_bytes(),
+        last,
+        asset,
         value: output::value(format, value, buffer)?,
     }))
 }

@@ -42,11 +42,34 @@ pub(crate) enum Placement {
     Unknown,
 }
 
+/// What is known of an asset.
+#[derive(Debug, Clone, Copy)]
+struct Asset {
+    placement: Placement,
+    /// The group whose topic has the asset's last record, where that is known.
+    written_to: Option<GroupId>,
+}
+
+impl Asset {
+    const UNKNOWN: Self = Self {
+        placement: Placement::Unknown,
+        written_to: None,
+    };
+}
+
+impl Placement {
+    fn group(self) -> Option<GroupId> {
+        match self {
+            Self::In(group) => Some(group),
+            Self::Nowhere | Self::Unknown => None,
+        }
+    }
+}
+
 /// Assets and their groups.
 pub(crate) struct JoinTable {
     strategy: Box<dyn GroupingStrategy>,
-    /// Registered assets; without a group where they belong to none.
-    assets: HashMap<Box<str>, Option<GroupId>>,
+    assets: HashMap<Box<str>, Asset>,
     grouped: usize,
     groups: Vec<Group>,
     by_name: HashMap<GroupName, GroupId>,
@@ -75,11 +98,12 @@ impl JoinTable {
             }
         };
         let group = name.map(|name| self.id_of(name));
-        let before = match entry {
-            Some(_) => self.assets.insert(asset.into(), group),
-            None => self.assets.remove(asset),
+        let placement = match (entry, group) {
+            (None, _) => Placement::Unknown,
+            (Some(_), None) => Placement::Nowhere,
+            (Some(_), Some(group)) => Placement::In(group),
         };
-        let before = before.flatten();
+        let before = self.place(asset, placement).group();
         if before == group {
             return applied;
         }
@@ -98,12 +122,43 @@ impl JoinTable {
         applied
     }
 
-    /// Where an asset's records go.
-    pub(crate) fn placement(&self, asset: &str) -> Placement {
-        match self.assets.get(asset) {
-            Some(Some(group)) => Placement::In(*group),
-            Some(None) => Placement::Nowhere,
-            None => Placement::Unknown,
+    /// Puts an asset somewhere, and tells where it was.
+    fn place(&mut self, asset: &str, placement: Placement) -> Placement {
+        if let Some(known) = self.assets.get_mut(asset) {
+            let before = std::mem::replace(&mut known.placement, placement);
+            if placement == Placement::Unknown && known.written_to.is_none() {
+                self.assets.remove(asset);
+            }
+            return before;
+        }
+        if placement != Placement::Unknown {
+            let known = Asset {
+                placement,
+                ..Asset::UNKNOWN
+            };
+            self.assets.insert(asset.into(), known);
+        }
+        Placement::Unknown
+    }
+
+    /// Where an asset's records go, and the group whose topic has its last record, where that is known.
+    pub(crate) fn placement(&self, asset: &str) -> (Placement, Option<GroupId>) {
+        let asset = self.assets.get(asset).unwrap_or(&Asset::UNKNOWN);
+        (asset.placement, asset.written_to)
+    }
+
+    /// Notes the group whose topic has an asset's last record, and tells which one had it before.
+    pub(crate) fn note_written(&mut self, asset: &str, group: Option<GroupId>) -> Option<GroupId> {
+        match self.assets.get_mut(asset) {
+            Some(known) => std::mem::replace(&mut known.written_to, group),
+            None => {
+                let known = Asset {
+                    written_to: group,
+                    ..Asset::UNKNOWN
+                };
+                self.assets.insert(asset.into(), known);
+                None
+            }
         }
     }
 
@@ -122,7 +177,8 @@ impl JoinTable {
         self.grouped
     }
 
-    fn id_of(&mut self, name: GroupName) -> GroupId {
+    /// A group by its name.
+    pub(crate) fn id_of(&mut self, name: GroupName) -> GroupId {
         if let Some(&id) = self.by_name.get(&name) {
             return id;
         }
@@ -169,8 +225,22 @@ mod tests {
         table.apply("A1", Some(&at("Weld")));
         let applied = table.apply("A1", Some(&at("")));
         assert_eq!(applied.refused, Some(GroupNameError::Empty));
-        assert_eq!(table.placement("A1"), Placement::Nowhere);
-        assert_eq!(table.placement("A2"), Placement::Unknown);
+        assert_eq!(table.placement("A1").0, Placement::Nowhere);
+        assert_eq!(table.placement("A2").0, Placement::Unknown);
+    }
+
+    #[test]
+    fn what_was_written_last_outlives_a_registration() {
+        let mut table = table();
+        table.apply("A1", Some(&at("Weld")));
+        let weld = table.id_of("Weld".parse().unwrap());
+        assert_eq!(table.note_written("A1", Some(weld)), None);
+        table.apply("A1", None);
+        assert_eq!(table.placement("A1"), (Placement::Unknown, Some(weld)));
+        table.apply("A1", Some(&at("Paint")));
+        let paint = table.id_of("Paint".parse().unwrap());
+        assert_eq!(table.placement("A1"), (Placement::In(paint), Some(weld)));
+        assert_eq!(table.note_written("A1", Some(paint)), Some(weld));
     }
 
     proptest! {
@@ -186,10 +256,8 @@ mod tests {
                 };
             }
             for asset in ["a", "b", "c", "d"] {
-                let group = match table.placement(asset) {
-                    Placement::In(id) => Some(table.name(id).as_str()),
-                    Placement::Nowhere | Placement::Unknown => None,
-                };
+                let group = table.placement(asset).0.group();
+                let group = group.map(|id| table.name(id).as_str());
                 prop_assert_eq!(group, plain.get(asset).map(String::as_str));
             }
             let mut groups: Vec<_> = table.groups().map(|id| table.name(id).to_string()).collect();

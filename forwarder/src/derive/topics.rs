@@ -1,4 +1,4 @@
-//! Makes sure that the groups' topics are there.
+//! Makes sure that the groups' topics and the changelog are there.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use tokio::runtime::Handle;
 use tracing::info;
 
+use super::changelog;
 use crate::consume::SourceError;
 
 /// Topics created in one request: few enough for a broker to do within the time-out.
@@ -67,8 +68,11 @@ impl Topics {
             .collect();
         if !missing.is_empty() {
             let partitions = self.partitions_to_create(&known)?;
+            let retention = self.settings.retention_ms.map(|ms| ms.to_string());
+            let mut config = vec![("cleanup.policy", "delete")];
+            config.extend(retention.as_deref().map(|ms| ("retention.ms", ms)));
             for names in missing.chunks(AT_ONCE) {
-                self.create(names, partitions)?;
+                self.create(names, partitions, &config)?;
             }
             known = self.await_all(names)?;
         }
@@ -86,15 +90,27 @@ impl Topics {
         }
     }
 
-    fn create(&self, names: &[&str], partitions: i32) -> Result<(), KafkaError> {
-        let retention = self.settings.retention_ms.map(|ms| ms.to_string());
+    /// Creates the changelog if it is missing.
+    pub(crate) fn ensure_changelog(&self, name: &str) -> Result<(), KafkaError> {
+        if !self.partitions_of_all()?.contains_key(name) {
+            let config = [("cleanup.policy", "compact")];
+            self.create(&[name], changelog::PARTITIONS, &config)?;
+            self.await_all(&[name.to_owned()])?;
+        }
+        Ok(())
+    }
+
+    fn create(
+        &self,
+        names: &[&str],
+        partitions: i32,
+        config: &[(&str, &str)],
+    ) -> Result<(), KafkaError> {
         let topic = |name| {
-            let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1))
-                .set("cleanup.policy", "delete");
-            match &retention {
-                Some(ms) => topic.set("retention.ms", ms),
-                None => topic,
-            }
+            let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+            config
+                .iter()
+                .fold(topic, |topic, (key, value)| topic.set(key, value))
         };
         let wanted: Vec<NewTopic<'_>> = names.iter().copied().map(topic).collect();
         let options = AdminOptions::new()
@@ -105,7 +121,7 @@ impl Topics {
             .block_on(self.admin.create_topics(&wanted, &options))?
         {
             match result {
-                Ok(topic) => info!(topic, partitions, "derived topic created"),
+                Ok(topic) => info!(topic, partitions, "topic created"),
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((_, code)) => return Err(KafkaError::AdminOp(code)),
             }

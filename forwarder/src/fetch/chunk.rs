@@ -108,14 +108,18 @@ impl Chunk {
         KeyHash::of(record.key.unwrap_or_default())
     }
 
-    /// A copy of the headers of the record at a place below [`Self::len`], with a further one behind them.
-    pub(crate) fn headers_and(&self, at: usize, further: (&[u8], &[u8])) -> Option<Headers> {
+    /// A copy of the headers of the record at a place below [`Self::len`], with further ones behind them.
+    pub(crate) fn headers_and<'a>(
+        &'a self,
+        at: usize,
+        further: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Option<Headers> {
         let Place::Record { buffer, parts } = &self.places[at] else {
             return None;
         };
         let records = &self.buffers[*buffer as usize].records;
         let own = batch::headers(records, parts.headers);
-        Headers::of(own.chain([(further.0, Some(further.1))]))
+        Headers::of(own.chain(further.map(|(name, value)| (name, Some(value)))))
     }
 
     /// Forgets what is left from `at` on of these partitions: it will come again, or to another reader.

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutLayer;
 
+use super::arrivals::Arrivals;
 use super::awake::Use;
 use super::group_header;
 use super::hub::Hub;
@@ -104,11 +105,12 @@ async fn asset_stream(
     app.used.mark();
     let body = match came {
         Came::Here(start) => {
-            let events = app.open(selection, start).await?;
+            let events = app.open(selection, start, Arrivals::default()).await?;
             app.body(events)
         }
         Came::From(trail) if !trail.may_be_read(&headers) => {
-            let events = app.open(selection, Start::Unknown).await?;
+            let arrivals = Arrivals::default();
+            let events = app.open(selection, Start::Unknown, arrivals).await?;
             app.body(events)
         }
         Came::From(trail) => {
@@ -191,6 +193,7 @@ impl App {
         &self,
         selection: Selection,
         start: Start,
+        arrivals: Arrivals,
     ) -> Result<Events, ApiError> {
         self.check_ready()?;
         Ok(match &self.feed {
@@ -200,7 +203,7 @@ impl App {
                     ranges: self.ranges.clone(),
                     stop: self.stop.clone(),
                 };
-                stream::events(sources, selection, start).boxed()
+                stream::events(sources, selection, start, arrivals).boxed()
             }
             Feed::Nats(feed) => {
                 let begun = feed.begin(start).await;

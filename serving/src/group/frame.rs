@@ -9,7 +9,10 @@ use serde_json::json;
 use rdkafka::Message as _;
 use rdkafka::message::BorrowedMessage;
 
+use super::arrivals::Arrivals;
+use super::origin;
 use super::position::Position;
+use super::trail::SEPARATOR;
 use crate::event::Columns;
 use crate::range::Wanted;
 use crate::selection::Selection;
@@ -29,6 +32,8 @@ pub(crate) struct Frame {
     pub(super) asset: Arc<str>,
     /// The attribute's id.
     pub(super) id: Option<Box<str>>,
+    /// The topic of the group where the asset's event before this one is, if that is another group.
+    pub(super) moved_from: Option<Arc<str>>,
     bytes: Bytes,
     event_len: usize,
 }
@@ -65,9 +70,27 @@ impl Frame {
             offset,
             asset,
             id,
+            moved_from: None,
             bytes,
             event_len,
         }
+    }
+
+    /// The same as the first one of its asset since it was in another group.
+    #[must_use]
+    pub(super) fn moved_from(self, topic: Option<Arc<str>>) -> Self {
+        Self {
+            moved_from: topic,
+            ..self
+        }
+    }
+
+    /// Whether a client may be given the event after what it has had: not if the asset has been in another group, and the client
+    /// does not come from there.
+    #[must_use]
+    pub(super) fn follows(&self, arrivals: &Arrivals) -> bool {
+        let from = self.moved_from.as_ref();
+        from.is_none_or(|from| arrivals.take(&self.asset, from))
     }
 
     /// The event with the sequence's position as id: for clients that have seen all before it.
@@ -104,7 +127,8 @@ impl Wanted for Selection {
         let offset = u64::try_from(record.offset()).unwrap_or(0);
         let id = id.map(String::into_boxed_str);
         let at = (partition, offset);
-        Some(Frame::new(at, asset.into(), id, value, None))
+        let frame = Frame::new(at, asset.into(), id, value, None);
+        Some(frame.moved_from(origin::moved_from(record)))
     }
 
     fn wants(&self, frame: &Frame) -> bool {
@@ -127,6 +151,12 @@ pub(super) fn hello(position: &impl Display) -> Bytes {
 #[must_use]
 pub(super) fn ping(position: &impl Display) -> Bytes {
     Bytes::from(format!(": ping\nid: {position}\n\n"))
+}
+
+/// The id of a client that lacks what an asset has had in another group: with it the client is to come back.
+#[must_use]
+pub(super) fn elsewhere(position: &impl Display, topic: &str) -> Bytes {
+    Bytes::from(format!("id: {position}{SEPARATOR}{topic}\n\n"))
 }
 
 /// Whether something written for a client has an event of an asset in it.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::arrivals::Arrivals;
 use super::frame::Frame;
 use super::position::Position;
 use super::queue::{Pushed, Queue};
@@ -43,6 +44,7 @@ struct Inner {
 
 struct Watcher {
     selection: Arc<Selection>,
+    arrivals: Arrivals,
     queue: Queue,
 }
 
@@ -109,6 +111,10 @@ impl Hub {
                 if !watcher.selection.has_id(frame.id.as_deref()) {
                     continue;
                 }
+                if !frame.follows(&watcher.arrivals) {
+                    watcher.queue.close();
+                    continue;
+                }
                 match watcher.queue.push(frame.live()) {
                     Pushed::Waits => delivered.events += 1,
                     Pushed::Overflowed => delivered.closed += 1,
@@ -121,8 +127,14 @@ impl Hub {
         delivered
     }
 
-    /// The next step for a client that has seen this much; it may be given events that it has.
-    pub(super) fn join(self: &Arc<Self>, selection: &Arc<Selection>, seen: &Seen) -> Join {
+    /// The next step for a client that has seen this much; it may be given events that it has. One that gets live is sent
+    /// away when an asset arrives that the client is not prepared for.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        selection: &Arc<Selection>,
+        seen: &Seen,
+        arrivals: &Arrivals,
+    ) -> Join {
         let mut inner = self.inner.lock();
         let mut missing = Vec::new();
         let mut bytes = 0;
@@ -149,15 +161,16 @@ impl Hub {
                 missing.push(frame);
             }
         }
-        Join::Live(missing, self.subscribe(&mut inner, selection))
+        let watcher = Watcher {
+            selection: Arc::clone(selection),
+            arrivals: arrivals.clone(),
+            queue: Queue::new(self.queue_bytes),
+        };
+        Join::Live(missing, self.subscribe(&mut inner, Arc::new(watcher)))
     }
 
-    fn subscribe(self: &Arc<Self>, inner: &mut Inner, selection: &Arc<Selection>) -> Subscription {
-        let watcher = Arc::new(Watcher {
-            selection: Arc::clone(selection),
-            queue: Queue::new(self.queue_bytes),
-        });
-        for asset in selection.assets() {
+    fn subscribe(self: &Arc<Self>, inner: &mut Inner, watcher: Arc<Watcher>) -> Subscription {
+        for asset in watcher.selection.assets() {
             let watchers = inner.watchers.entry(Arc::clone(asset)).or_default();
             watchers.push(Arc::clone(&watcher));
         }
@@ -327,7 +340,7 @@ mod tests {
                     subscription = None;
                 }
                 while subscription.is_none() && (action == 1 || index == last) {
-                    let frames = match hub.join(&selection, &position.clone().into()) {
+                    let frames = match hub.join(&selection, &position.clone().into(), &Arrivals::default()) {
                         Join::Live(frames, live) => { subscription = Some(live); frames }
                         Join::More(frames) => frames,
                         Join::Read { partition, from, to } => {
@@ -366,7 +379,10 @@ mod tests {
         let hub = hub(10);
         let selection = Arc::new(Selection::from_query(Some("asset_uuid=A")).unwrap());
         let ahead = Position::new("t", vec![1]);
-        assert!(matches!(hub.join(&selection, &ahead.into()), Join::Ahead));
+        assert!(matches!(
+            hub.join(&selection, &ahead.into(), &Arrivals::default()),
+            Join::Ahead
+        ));
     }
 
     /// An id beyond events that a client did not get would make it miss them for good.
@@ -378,7 +394,9 @@ mod tests {
         };
         let hub = Arc::new(Hub::new("t", vec![0], limits));
         let selection = Arc::new(Selection::from_query(Some("asset_uuid=A")).unwrap());
-        let Join::Live(_, subscription) = hub.join(&selection, &hub.position().into()) else {
+        let Join::Live(_, subscription) =
+            hub.join(&selection, &hub.position().into(), &Arrivals::default())
+        else {
             panic!("there is nothing to catch up");
         };
         assert!(subscription.quiet_position().is_some());
@@ -392,7 +410,9 @@ mod tests {
     fn one_that_goes_leaves_nothing_behind() {
         let hub = hub(10);
         let selection = Arc::new(Selection::from_query(Some("asset_uuid=A,B")).unwrap());
-        let Join::Live(_, subscription) = hub.join(&selection, &hub.position().into()) else {
+        let Join::Live(_, subscription) =
+            hub.join(&selection, &hub.position().into(), &Arrivals::default())
+        else {
             panic!("there is nothing to catch up");
         };
         assert_eq!(hub.watchers(), 2);

@@ -9,12 +9,14 @@
 //! on live ([`stream`]), so neither a broken connection nor a restart of this service loses anything for it.
 
 mod api;
+mod arrivals;
 mod awake;
 mod frame;
 mod group_header;
 mod hub;
 mod moved;
 mod nats;
+mod origin;
 mod position;
 mod queue;
 mod reader;

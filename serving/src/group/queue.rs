@@ -70,11 +70,8 @@ impl Queue {
         let was_empty = waiting.frames.is_empty();
         waiting.bytes += frame.len();
         if !was_empty && waiting.bytes > self.bound {
-            *waiting = Waiting {
-                closed: true,
-                ..Waiting::default()
-            };
-            self.changed.notify_one();
+            drop(waiting);
+            self.close();
             return Pushed::Overflowed;
         }
         waiting.frames.push_back(frame);
@@ -82,6 +79,15 @@ impl Queue {
             self.changed.notify_one();
         }
         Pushed::Waits
+    }
+
+    /// Sends the client away; what waits is forgotten.
+    pub(super) fn close(&self) {
+        *self.waiting.lock() = Waiting {
+            closed: true,
+            ..Waiting::default()
+        };
+        self.changed.notify_one();
     }
 
     /// What there is to write now, at most [`MAX_WRITE`] bytes unless a single frame is longer.

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use super::frame::Frame;
 use super::hub::{Hub, Limits};
+use super::origin;
 use super::position::Position;
 use crate::event::Columns;
 use crate::kafka;
@@ -357,6 +358,7 @@ impl Batch {
             let id = columns.id.as_deref().map(Into::into);
             let at = (partition, offset);
             let frame = Frame::new(at, Arc::clone(&asset), id, value, Some(position));
+            let frame = frame.moved_from(origin::moved_from(record));
             self.bytes += frame.size();
             self.frames.push(Arc::new(frame));
         }

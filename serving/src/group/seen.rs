@@ -16,7 +16,7 @@ use super::position::{Position, PositionError};
 use crate::selection::Selection;
 
 /// An asset, in an id: 64 bits of its SHA-256, as it is routed by. A thousand assets share one by chance once in 10^13.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct AssetTag(u64);
 
 impl AssetTag {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::arrivals::Arrivals;
 use super::frame::{self, Frame};
 use super::hub::{Hub, Join, Subscription};
 use super::queue::Next;
@@ -56,8 +57,9 @@ pub(super) fn events(
     sources: Sources,
     selection: Selection,
     start: Start,
+    arrivals: Arrivals,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
-    let client = Client::new(sources, selection, start);
+    let client = Client::new(sources, selection, start, arrivals);
     stream::unfold(client, |mut client| async move {
         let bytes = client.next().await?;
         Some((Ok(bytes), client))
@@ -69,6 +71,7 @@ struct Client {
     selection: Arc<Selection>,
     /// What has been seen; kept until the stream is live, when events carry it themselves.
     seen: Seen,
+    arrivals: Arrivals,
     phase: Phase,
     ping_at: Instant,
 }
@@ -78,10 +81,12 @@ enum Phase {
     Begin(Bytes),
     CatchUp,
     Live(Subscription),
+    /// The client is to come back.
+    Ended,
 }
 
 impl Client {
-    fn new(sources: Sources, selection: Selection, start: Start) -> Self {
+    fn new(sources: Sources, selection: Selection, start: Start, arrivals: Arrivals) -> Self {
         let now = || sources.hub.position().into();
         let (seen, first) = match start {
             Start::After(mut seen) => {
@@ -104,6 +109,7 @@ impl Client {
             sources,
             selection: Arc::new(selection),
             seen,
+            arrivals,
             phase: Phase::Begin(first),
             ping_at: Instant::now() + PING_INTERVAL,
         }
@@ -139,7 +145,7 @@ impl Client {
     async fn catch_up(&mut self) -> Option<Bytes> {
         let begun = Instant::now();
         loop {
-            match self.sources.hub.join(&self.selection, &self.seen) {
+            match self.join() {
                 Join::Live(missing, subscription) => {
                     self.phase = Phase::Live(subscription);
                     return Some(self.encode(&missing));
@@ -164,6 +170,11 @@ impl Client {
                 }
             }
         }
+    }
+
+    fn join(&self) -> Join {
+        let hub = &self.sources.hub;
+        hub.join(&self.selection, &self.seen, &self.arrivals)
     }
 
     async fn read(&mut self, partition: u32, from: u64, to: u64) -> Option<Bytes> {
@@ -191,11 +202,20 @@ impl Client {
         Some(out.into())
     }
 
+    /// Up to the first event that the client may not be given yet.
     fn encode(&mut self, frames: &[Arc<Frame>]) -> Bytes {
         let mut out = Vec::with_capacity(frames.iter().map(|frame| frame.size()).sum());
         for frame in frames {
             let asset = || AssetTag::of(&frame.asset);
             let (partition, offset) = (frame.partition, frame.offset);
+            if let Some(from) = &frame.moved_from
+                && offset >= self.seen.next(asset(), partition)
+                && !frame.follows(&self.arrivals)
+            {
+                out.extend_from_slice(&frame::elsewhere(&self.seen, from));
+                self.phase = Phase::Ended;
+                break;
+            }
             if self.seen.take_in_order(asset, partition, offset) {
                 frame.write_at(&self.seen, &mut out);
             }

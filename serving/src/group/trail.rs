@@ -1,7 +1,8 @@
 //! Where a client has been, by the id that it comes with.
 //!
 //! An id is a [`Seen`] of one topic. While assets of a client go over from one group's topic to another's it is several,
-//! separated by `|`: how far the client is in each of the topics of which more may come for it.
+//! separated by `|`: how far the client is in each of the topics of which more may come for it. A topic without a place is one that
+//! an asset has been in while the client was away.
 
 use axum::http::HeaderMap;
 use ofa_crds::GroupName;

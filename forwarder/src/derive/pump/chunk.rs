@@ -3,17 +3,17 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use ofa_crds::cursor::SOURCE_HEADER;
+use ofa_crds::cursor::{MOVED_FROM_HEADER, SOURCE_HEADER};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::warn;
 
 use super::Pump;
-use crate::consume::Taken;
+use crate::consume::{Headers, Taken};
 use crate::derive::DeriveError;
-use crate::derive::enqueue::Outgoing;
+use crate::derive::enqueue::{DerivedTopic, Outgoing};
 use crate::derive::route::{Joined, route};
-use crate::derive::writer::WriteError;
+use crate::derive::writer::{WriteError, Writer};
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::route::{Poison, Record, TimestampKind};
@@ -91,29 +91,38 @@ impl Pump {
             }
             Err(poison) => pass_over(&record, poison, &self.metrics, &mut state.log),
             Ok(Joined::To(routed)) => {
-                let outgoing = Outgoing {
-                    partition: record.partition,
-                    key: routed.key,
-                    value: routed.value,
-                    timestamp_ms: timestamp(&record),
-                };
                 if !self.writer.is_open() {
                     self.writer.begin()?;
                     (state.written, state.since) = (0, Instant::now());
                     state.touched.begin();
                 }
-                // Every group in the table has its topic, since `ensure_topics` comes first.
-                let gone = WriteError::Abort(KafkaError::MessageProduction(
-                    RDKafkaErrorCode::UnknownTopic,
-                ));
-                let topic = self.topics.get(routed.group).ok_or(gone)?;
+                let is_new = routed.last != Some(routed.group);
+                let before = routed.last.filter(|_| is_new);
+                let before = before.map(|group| self.topics.name(&self.table, group));
                 let source = source_of(&self.topic, &record, &mut state.cursor);
-                let mut headers = state.chunk.headers_and(at, source);
-                while let Err(code) = topic.enqueue(&outgoing, &mut headers) {
-                    if let Some(error) = self.writer.judge(code) {
-                        return Err(error);
-                    }
-                    std::thread::sleep(FULL_WAIT);
+                let moved_from = before.as_deref().map(moved_from);
+                let further = std::iter::once(source).chain(moved_from);
+                let outgoing = Outgoing {
+                    partition: record.partition,
+                    key: routed.asset.as_bytes(),
+                    value: routed.value,
+                    timestamp_ms: timestamp(&record),
+                };
+                let topic = self.topics.get(routed.group).ok_or_else(gone)?;
+                let headers = state.chunk.headers_and(at, further);
+                enqueue(&self.writer, topic, &outgoing, headers)?;
+                if is_new {
+                    let entry = Outgoing {
+                        partition: 0,
+                        key: routed.asset.as_bytes(),
+                        value: self.table.name(routed.group).as_str().as_bytes(),
+                        timestamp_ms: 0,
+                    };
+                    let changelog = self.topics.changelog().ok_or_else(gone)?;
+                    enqueue(&self.writer, changelog, &entry, None)?;
+                    let group = Some(routed.group);
+                    let before = self.table.note_written(routed.asset, group);
+                    state.moved.push((routed.asset.into(), before));
                 }
                 let partition = topic.partition_of(record.partition);
                 state.touched.mark(routed.group.index(), partition);
@@ -124,6 +133,29 @@ impl Pump {
         state.positions.taken(record.partition, record.offset);
         Ok(true)
     }
+}
+
+/// Every group in the table has its topic, since `ensure_topics` comes first.
+fn gone() -> WriteError {
+    WriteError::Abort(KafkaError::MessageProduction(
+        RDKafkaErrorCode::UnknownTopic,
+    ))
+}
+
+/// Adds a record to the open transaction; waits while librdkafka's queue is full.
+fn enqueue(
+    writer: &Writer,
+    topic: &DerivedTopic,
+    record: &Outgoing<'_>,
+    mut headers: Option<Headers>,
+) -> Result<(), WriteError> {
+    while let Err(code) = topic.enqueue(record, &mut headers) {
+        if let Some(error) = writer.judge(code) {
+            return Err(error);
+        }
+        std::thread::sleep(FULL_WAIT);
+    }
+    Ok(())
 }
 
 /// The source's, so that a derived record has the time of its event; now where the source has none.
@@ -144,6 +176,11 @@ fn source_of<'a>(
     // Writing to memory cannot fail.
     let _ = write!(buffer, "{topic}/{}/{}", record.partition, record.offset);
     (SOURCE_HEADER.as_bytes(), buffer)
+}
+
+/// The header of an asset's first record in another group.
+fn moved_from(topic: &str) -> (&'static [u8], &[u8]) {
+    (MOVED_FROM_HEADER.as_bytes(), topic.as_bytes())
 }
 
 /// Counts and logs a record that cannot be derived.

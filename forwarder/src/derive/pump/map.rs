@@ -1,4 +1,4 @@
-//! The pump's part that keeps the table as new as the records.
+//! The pump's part that keeps the table as new as the records, and has the topics created that it names.
 
 use std::time::{Duration, Instant};
 
@@ -119,6 +119,34 @@ impl Pump {
             }
             MapEvent::CaughtUp => {}
         }
+    }
+
+    /// Takes in to which groups' topics other members have written assets before they left partitions to this one.
+    pub(super) fn read_changelog(&mut self) -> Result<(), DeriveError> {
+        // What is not committed yet is newer than what stands there.
+        self.commit()?;
+        while !self.stop.is_cancelled() {
+            if self.ensure_topics()? {
+                let (table, health) = (&mut self.table, &self.health);
+                let take = |asset: &str, group| {
+                    let group = table.id_of(group);
+                    table.note_written(asset, Some(group));
+                };
+                match self.changelog.read(&self.stop, || health.beat(), take) {
+                    Ok(()) => {
+                        self.health.settled("changelog");
+                        return Ok(());
+                    }
+                    Err(error) => {
+                        let why = format!("the changelog cannot be read: {error}");
+                        warn!("{why}; trying on");
+                        self.health.pending("changelog", why);
+                    }
+                }
+            }
+            std::thread::sleep(RETRY);
+        }
+        Ok(())
     }
 
     /// Makes sure that all groups have their topics. While one is missing nothing is read: its records

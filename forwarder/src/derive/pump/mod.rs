@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::DeriveError;
+use super::changelog::Changelog;
 use super::group_topics::GroupTopics;
 use super::map_reader::MapFollower;
 use super::metrics::{DeriveMetrics, Outcome};
 use super::output::Format;
 use super::positions::Positions;
-use super::table::JoinTable;
+use super::table::{GroupId, JoinTable};
 use super::writer::{WriteError, Writer};
 use crate::consume::{Chunk, Rebalance, Source};
 use crate::health::Health;
@@ -58,6 +59,7 @@ pub(crate) struct Pump {
     pub(crate) map: MapFollower,
     pub(crate) table: JoinTable,
     pub(crate) topics: GroupTopics,
+    pub(crate) changelog: Changelog,
     pub(crate) writer: Writer,
     pub(crate) format: Format,
     pub(crate) commit_interval: Duration,
@@ -80,6 +82,8 @@ pub(crate) struct State {
     since: Instant,
     /// Partitions that the open transaction has written to.
     touched: Touched,
+    /// Assets that the open transaction has written to another group than before, and which that was.
+    moved: Vec<(Box<str>, Option<GroupId>)>,
     /// How long the last commit took.
     commit_took: Duration,
     /// Transactions given up so far.
@@ -100,6 +104,7 @@ impl State {
             cursor: Vec::with_capacity(256),
             written: 0,
             touched: Touched::default(),
+            moved: Vec::new(),
             since: now,
             commit_took: Duration::ZERO,
             aborts: 0,
@@ -166,6 +171,7 @@ impl Pump {
                     }
                     self.health.beat();
                 };
+                self.read_changelog()?;
                 let starts = committed.iter().map(|it| (it.partition, it.offset));
                 self.source.assign(&starts.collect::<Vec<_>>())?;
                 self.state.assigned.extend(partitions);
@@ -221,6 +227,7 @@ impl Pump {
             Ok(()) => {
                 self.state.commit_took = self.state.since.elapsed();
                 self.state.positions.committed();
+                self.state.moved.clear();
                 self.derived.transaction(Outcome::Committed);
                 Ok(())
             }
@@ -239,6 +246,7 @@ impl Pump {
         for group in self.table.groups() {
             self.topics.want(group);
         }
+        self.topics.want_changelog();
         std::thread::sleep(RETRY);
         Ok(())
     }
@@ -247,6 +255,9 @@ impl Pump {
     fn give_up(&mut self) -> Result<(), DeriveError> {
         self.writer.abort()?;
         self.state.aborts += 1;
+        while let Some((asset, before)) = self.state.moved.pop() {
+            self.table.note_written(&asset, before);
+        }
         self.derived.transaction(Outcome::Aborted);
         let back = self.state.positions.rewind();
         if !back.is_empty() {

@@ -6,12 +6,17 @@ use std::time::Duration;
 use ofa_crds::kafka::KafkaSettings;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
+use tokio::time::{Instant, sleep};
 
 use super::Away;
 use crate::kafka;
 
 /// How long one request to Kafka may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a transaction may stay open: longer than its time-out.
+const OPEN_PATIENCE: Duration = Duration::from_secs(40);
+const OPEN_POLL: Duration = Duration::from_millis(20);
 
 /// For each partition the first offset and the one after the last.
 pub(super) type Bounds = Vec<(u64, u64)>;
@@ -41,9 +46,23 @@ impl Ends {
         ask(&self.committed, topic).await
     }
 
-    /// With what transactions have written that are open still.
+    /// All that is written now, once readers see it: what transactions have written that are open still is waited for.
     pub(super) async fn written(&self, topic: &Arc<str>) -> Result<Option<Bounds>, Away> {
-        ask(&self.written, topic).await
+        let Some(written) = ask(&self.written, topic).await? else {
+            return Ok(None);
+        };
+        let asked = Instant::now();
+        while asked.elapsed() < OPEN_PATIENCE {
+            let Some(visible) = self.committed(topic).await? else {
+                return Ok(None);
+            };
+            let mut both = written.iter().zip(&visible);
+            if both.all(|((_, written), (_, visible))| visible >= written) {
+                return Ok(Some(written));
+            }
+            sleep(OPEN_POLL).await;
+        }
+        Err(Away)
     }
 }
 

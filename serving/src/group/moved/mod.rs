@@ -7,14 +7,20 @@
 //! old topic can follow, and it is let go.
 //!
 //! Where the client begins here is told by the positions in the source that derived records carry ([`join`]): with its
-//! first event that is newer than what it has had. So an asset may come back to a group where it has been.
+//! first event that is newer than what it has had. So an asset may come back to a group where it has been. An asset's first event in a
+//! group names the group before: where the client has not been there, it begins there too ([`catch_up`]). What several topics have
+//! is put in the order of the source ([`merge`]).
 
-mod earlier;
+mod catch_up;
 mod ends;
+mod had;
+mod ids;
 mod join;
+mod merge;
+mod places;
+mod search;
 
 use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,16 +31,20 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::api::App;
+use super::api::{App, Events};
+use super::arrivals::Arrivals;
 use super::frame;
 use super::seen::{Seen, tags};
-use super::stream::{MADE_ANEW, PING_INTERVAL, Start};
+use super::stream::{PING_INTERVAL, Start};
 use super::trail::{SEPARATOR, Trail};
 use crate::range::RangeReader;
 use crate::selection::Selection;
-use earlier::{Earlier, Reading, Rest};
+use catch_up::Extent;
 use ends::Ends;
-use join::Scan;
+use ids::with_longer_ids;
+use merge::Travel;
+use places::Places;
+use search::Scan;
 
 /// How soon the old topic is looked at again, while something comes from there and while nothing does.
 const LOOK: Duration = Duration::from_millis(100);
@@ -54,6 +64,7 @@ pub(super) struct Away;
 pub(super) struct Moves {
     ends: Ends,
     scans: RangeReader<Scan>,
+    travels: RangeReader<Travel>,
 }
 
 impl Moves {
@@ -63,6 +74,7 @@ impl Moves {
         Ok(Self {
             ends: Ends::new(kafka)?,
             scans: RangeReader::start(kafka)?,
+            travels: RangeReader::start(kafka)?,
         })
     }
 }
@@ -93,25 +105,22 @@ pub(super) fn events(
 struct Client {
     app: App,
     selection: Arc<Selection>,
-    /// The id of what comes from here; empty while nothing is known of that.
-    here: String,
-    earlier: Vec<Earlier>,
+    places: Places,
     out: mpsc::Sender<Bytes>,
-    /// When the old topics last had something.
+    /// When the topics elsewhere last had something.
     heard_at: Instant,
 }
 
 impl Client {
     fn new(app: App, selection: Selection, trail: Trail, out: mpsc::Sender<Bytes>) -> Self {
         let tags = tags(&selection);
-        let kept = trail.earlier.into_iter().map(|mut seen| {
+        let mut elsewhere = trail.earlier;
+        for seen in &mut elsewhere {
             seen.keep(&tags);
-            Earlier { seen }
-        });
+        }
         Self {
+            places: Places::new(Arc::clone(&app.topic), trail.here, elsewhere),
             app,
-            here: trail.here.map(|seen| seen.to_string()).unwrap_or_default(),
-            earlier: kept.collect(),
             selection: Arc::new(selection),
             out,
             heard_at: Instant::now(),
@@ -119,19 +128,22 @@ impl Client {
     }
 
     async fn run(mut self) -> Result<(), Away> {
-        let Some(start) = self.begin().await? else {
-            // What the old topics have is had before that.
-            self.read_earlier(false).await?;
-            return self.pass(Start::Unknown).await;
+        self.begin().await?;
+        self.catch_up(Extent::WrittenAndHere).await?;
+        let Some(here) = self.places.here.take() else {
+            let inner = self.open(Start::Unknown).await?;
+            return self.pass_on(inner).await;
         };
-        let mut inner = self.open(Start::After(start)).await?;
-        let (mut look, mut wait) = (Instant::now(), LOOK);
+        let here = join::without_marks(&self.app.moves, here).await?;
+        let mut inner = self.open(Start::After(here.clone())).await?;
+        self.places.here = Some(here);
+        let (mut look, mut wait) = (Instant::now() + LOOK, LOOK);
         loop {
             tokio::select! {
                 chunk = inner.next() => {
                     let Ok(chunk) = chunk.ok_or(Away)?;
                     if frame::has_update(&chunk) {
-                        self.read_earlier(true).await?;
+                        self.catch_up(Extent::Written).await?;
                         if self.is_over() {
                             self.send(chunk).await?;
                             return self.pass_on(inner).await;
@@ -140,7 +152,7 @@ impl Client {
                     self.send_own(&chunk).await?;
                 }
                 () = sleep_until(look) => {
-                    wait = match self.read_earlier(false).await? {
+                    wait = match self.catch_up(Extent::Visible).await? {
                         true => LOOK,
                         false => (wait * 2).min(LOOK_LATER),
                     };
@@ -150,30 +162,25 @@ impl Client {
         }
     }
 
-    /// Where the client begins here; `None` if that is not known.
-    async fn begin(&mut self) -> Result<Option<Seen>, Away> {
-        if let Ok(seen) = Seen::parse(&self.here) {
-            return Ok(Some(join::without_marks(&self.app.moves, seen).await?));
+    /// Finds where the client begins here, if that can be known.
+    async fn begin(&mut self) -> Result<(), Away> {
+        if self.places.here.is_none() {
+            let known = self.places.known();
+            let (moves, topic) = (&self.app.moves, &self.app.topic);
+            self.places.here = join::begin(moves, &known, topic, &self.selection).await?;
         }
-        let earlier: Vec<&Seen> = self.earlier.iter().map(|earlier| &earlier.seen).collect();
-        let moves = &self.app.moves;
-        let begin = join::begin(moves, &earlier, &self.app.topic, &self.selection).await?;
-        self.here = begin.as_ref().map(Seen::to_string).unwrap_or_default();
-        Ok(begin)
+        Ok(())
     }
 
-    async fn open(&self, start: Start) -> Result<super::api::Events, Away> {
+    async fn open(&self, start: Start) -> Result<Events, Away> {
         let selection = self.selection.as_ref().clone();
-        self.app.open(selection, start).await.map_err(|_| Away)
+        let arrivals = Arrivals::of(&tags(&self.selection), &self.places.topics());
+        let opened = self.app.open(selection, start, arrivals);
+        opened.await.map_err(|_| Away)
     }
 
     /// The stream from here, as it is.
-    async fn pass(self, start: Start) -> Result<(), Away> {
-        let inner = self.open(start).await?;
-        self.pass_on(inner).await
-    }
-
-    async fn pass_on(self, mut inner: super::api::Events) -> Result<(), Away> {
+    async fn pass_on(self, mut inner: Events) -> Result<(), Away> {
         while let Some(Ok(chunk)) = inner.next().await {
             self.send(chunk).await?;
         }
@@ -183,122 +190,22 @@ impl Client {
     /// Whether nothing can come any more from where the assets were before; asked when something has come from here.
     fn is_over(&self) -> bool {
         let is_one = self.selection.assets().count() == 1;
-        self.earlier.is_empty() || is_one || self.heard_at.elapsed() >= SETTLED
-    }
-
-    /// Passes on what the old topics have by now, or `all` that is written to them even. Whether that was anything.
-    async fn read_earlier(&mut self, all: bool) -> Result<bool, Away> {
-        let mut found = false;
-        let mut at = 0;
-        while at < self.earlier.len() {
-            let ends = &self.app.moves.ends;
-            let end = match all {
-                true => self.earlier[at].written_end(ends).await?,
-                false => self.earlier[at].visible_end(ends).await?,
-            };
-            let (before, after) = self.around(at);
-            let reading = Reading {
-                ranges: &self.app.ranges,
-                selection: &self.selection,
-                id: &|seen| format!("{before}{seen}{after}"),
-            };
-            match self.earlier[at].read(&reading, end.as_ref()).await? {
-                Rest::Some(bytes) => {
-                    (found, self.heard_at) = (true, Instant::now());
-                    self.send(bytes).await?;
-                }
-                Rest::Nothing => at += 1,
-                Rest::Gone => {
-                    self.earlier.remove(at);
-                    // Without a place here a gap is told by what comes next.
-                    if !self.here.is_empty() {
-                        self.send(frame::gap(MADE_ANEW, &self.id())).await?;
-                    }
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// What stands in an id before and behind the part of an old topic.
-    fn around(&self, at: usize) -> (String, String) {
-        let mut before = self.here.clone();
-        for earlier in &self.earlier[..at] {
-            append(&mut before, &earlier.seen.to_string());
-        }
-        if !before.is_empty() {
-            before.push(SEPARATOR);
-        }
-        (before, self.behind(at + 1))
-    }
-
-    /// The parts of an id from an old topic on.
-    fn behind(&self, at: usize) -> String {
-        let mut text = String::new();
-        for earlier in &self.earlier[at..] {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{SEPARATOR}{}", earlier.seen);
-        }
-        text
-    }
-
-    fn id(&self) -> String {
-        format!("{}{}", self.here, self.behind(0))
+        self.places.elsewhere.is_empty() || is_one || self.heard_at.elapsed() >= SETTLED
     }
 
     async fn send(&self, bytes: Bytes) -> Result<(), Away> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         self.out.send(bytes).await.map_err(|_| Away)
     }
 
     /// Passes on what comes from here, with ids that tell of the old topics too.
     async fn send_own(&mut self, chunk: &[u8]) -> Result<(), Away> {
-        let behind = self.behind(0);
-        let (bytes, last) = with_longer_ids(chunk, &behind);
+        let (bytes, last) = with_longer_ids(chunk, &self.places.behind());
         if let Some(last) = last {
-            self.here = last;
+            self.places.here = Seen::parse(&last).ok();
         }
         self.send(bytes).await
-    }
-}
-
-fn append(text: &mut String, part: &str) {
-    if !text.is_empty() {
-        text.push(SEPARATOR);
-    }
-    text.push_str(part);
-}
-
-/// Events with something behind each id, and the last id without it.
-fn with_longer_ids(chunk: &[u8], behind: &str) -> (Bytes, Option<String>) {
-    let mut out = Vec::with_capacity(chunk.len() + behind.len());
-    let mut last = None;
-    for line in chunk.split_inclusive(|byte| *byte == b'\n') {
-        match line.strip_prefix(b"id: ") {
-            Some(id) => {
-                let id = id.trim_ascii_end();
-                out.extend_from_slice(b"id: ");
-                out.extend_from_slice(id);
-                out.extend_from_slice(behind.as_bytes());
-                out.push(b'\n');
-                last = Some(String::from_utf8_lossy(id).into_owned());
-            }
-            None => out.extend_from_slice(line),
-        }
-    }
-    (out.into(), last)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_tell_of_the_old_topics_too() {
-        let chunk = b"event: asset_update\ndata: id: x\nid: t/0/7\n\n: ping\nid: t/0/9\n\n";
-        let (bytes, last) = with_longer_ids(chunk, "|old/0/4");
-        let expected =
-            b"event: asset_update\ndata: id: x\nid: t/0/7|old/0/4\n\n: ping\nid: t/0/9|old/0/4\n\n";
-        assert_eq!(&bytes[..], expected);
-        assert_eq!(last.as_deref(), Some("t/0/9"));
     }
 }

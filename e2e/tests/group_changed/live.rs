@@ -1,30 +1,23 @@
-//! An asset goes to another group and back under load: its client has every event once, in order, and is told of no gap.
+//! Under load, with a client that watches.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ofa_crds::GroupName;
-use ofa_e2e::engine::{MAP, register};
+use ofa_e2e::engine::register;
 use ofa_e2e::kafka::{Broker, Record};
-use ofa_e2e::serving::Serving;
 use ofa_e2e::sse::{EventSource, Received};
 use ofa_e2e::{engine, wait};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rustix::process::Signal;
 
-const SOURCE: &str = "ofa_assets";
-const PARTITIONS: i32 = 3;
-
-/// The one that moves, and one of each group that stays: of the same partition, so that the topics' numbers differ.
-const MOVES: &str = "mover";
-const GROUPS: [&str; 3] = ["Weld", "Paint", QUIET];
+use crate::scene::{
+    self, GROUPS, LIMIT, MOVES, QUIET, SOURCE, event, numbers, serving, topic, wait_for,
+};
 
 /// One that moves too, to a group where nobody sends, and sends only before and after.
 const SLEEPS: &str = "sleeper";
-const QUIET: &str = "Store";
 
 /// Longer than a service waits for what a client says it has seen.
 const QUIET_FOR: Duration = Duration::from_secs(6);
@@ -35,29 +28,16 @@ const EVERY: Duration = Duration::from_millis(8);
 /// How long the engine is frozen: longer than the router and the client need, and shorter than the group waits for a member.
 const FROZEN: Duration = Duration::from_secs(2);
 
-/// How long anything may take, on a machine that is busy with other things.
-const LIMIT: Duration = Duration::from_secs(90);
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_asset_that_changes_its_group_is_followed_without_a_gap() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let broker = Broker::start(folder.path()).await?;
-    broker.create_topic(SOURCE, PARTITIONS).await?;
-    broker.create_topic(MAP, 1).await?;
-    for group in GROUPS {
-        register(&broker, &format!("stays-{group}"), group)?;
-    }
-    register(&broker, MOVES, "Weld")?;
+    scene::create_topics(&broker).await?;
     register(&broker, SLEEPS, "Weld")?;
     let mut engine = engine::start(&broker, "engine", &[], folder.path()).await?;
     let load = Load::start(&broker)?;
     broker.produce(SOURCE, &[event(&format!("stays-{QUIET}"), 0, 0)])?;
-    wait::until("both topics to be there", LIMIT, async || {
-        Ok(GROUPS
-            .iter()
-            .all(|group| broker.ends(&topic(group)).is_ok()))
-    })
-    .await?;
+    scene::topics_to_be_there(&broker).await?;
     let (router, _services) = serving(&broker, folder.path()).await?;
     let client = EventSource::start(&[router.url()], &[MOVES])?;
     let quiet = EventSource::start(&[router.url()], &["stays-Weld"])?;
@@ -113,12 +93,8 @@ async fn an_asset_that_changes_its_group_is_followed_without_a_gap() -> Result<(
     wait_for(&sleeper, 2).await?;
     let slept = sleeper.received();
     ensure!(slept.gaps.is_empty(), "gaps: {:?}", slept.gaps);
-    let numbers: Vec<u64> = slept
-        .events
-        .iter()
-        .map(|it| number(it))
-        .collect::<Result<_>>()?;
-    ensure!(numbers == [0, 1], "the sleeper's events: {numbers:?}");
+    let slept = numbers(&slept)?;
+    ensure!(slept == [0, 1], "the sleeper's events: {slept:?}");
     let last = format!(r#""VALUE":{}}}"#, written - 1);
     wait::until("the last event", LIMIT, async || {
         let received = client.received();
@@ -129,11 +105,7 @@ async fn an_asset_that_changes_its_group_is_followed_without_a_gap() -> Result<(
     })
     .await?;
     let received = client.received();
-    let numbers: Vec<u64> = received
-        .events
-        .iter()
-        .map(|it| number(it))
-        .collect::<Result<_>>()?;
+    let numbers = numbers(&received)?;
     let first = numbers[0];
     let expected: Vec<u64> = (first..written).collect();
     ensure!(received.gaps.is_empty(), "gaps: {:?}", received.gaps);
@@ -144,13 +116,6 @@ async fn an_asset_that_changes_its_group_is_followed_without_a_gap() -> Result<(
         "another asset's client was sent away"
     );
     Ok(())
-}
-
-async fn wait_for(client: &EventSource, events: usize) -> Result<()> {
-    wait::until("events to come", LIMIT, async || {
-        Ok(client.received().events.len() >= events)
-    })
-    .await
 }
 
 /// What is wrong, in a few words.
@@ -164,37 +129,6 @@ fn differences(found: &[u64], expected: &[u64]) -> String {
         missing.len(),
         found.len()
     )
-}
-
-fn number(event: &str) -> Result<u64> {
-    let value: serde_json::Value = serde_json::from_str(event)?;
-    value["VALUE"].as_u64().context("an event without number")
-}
-
-fn topic(group: &str) -> String {
-    let group: GroupName = group
-        .parse()
-        .unwrap_or_else(|_| unreachable!("a group's name"));
-    group.topic()
-}
-
-/// The groups' services, and a router that knows them.
-async fn serving(broker: &Broker, folder: &Path) -> Result<(Serving, Vec<Serving>)> {
-    let mut services = Vec::new();
-    let mut addresses = serde_json::Map::new();
-    for group in GROUPS {
-        let further = [("ASSET_GROUP", group)];
-        let mut service =
-            Serving::group(group, &broker.address(), &topic(group), &further, folder)?;
-        service.run()?;
-        service.wait_ready().await?;
-        addresses.insert(group.to_owned(), service.url().into());
-        services.push(service);
-    }
-    let file = folder.join("services.json");
-    std::fs::write(&file, serde_json::Value::Object(addresses).to_string())?;
-    let router = Serving::router_of_groups(&broker.address(), &file, folder).await?;
-    Ok((router, services))
 }
 
 /// Events of all assets, numbered, until stopped.
@@ -248,12 +182,4 @@ fn events(number: u64) -> Vec<Record> {
             .take(1 + usize::from(number.is_multiple_of(3))),
     );
     events
-}
-
-fn event(asset: &str, number: u64, partition: i32) -> Record {
-    Record {
-        key: Some(asset.into()),
-        value: Some(format!(r#"{{"ID":"n","VALUE":{number}}}"#).into()),
-        partition,
-    }
 }
