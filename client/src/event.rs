@@ -5,6 +5,7 @@ use std::str::FromStr;
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use jiff::Timestamp;
+use ofa_crds::cursor::MOVED_FROM_HEADER;
 use ofa_crds::{Cursor, subject, wire};
 use thiserror::Error;
 
@@ -16,6 +17,8 @@ pub struct Event {
     pub cursor: Option<Cursor>,
     /// Offset of the asset's event before this one on the same partition, where the forwarder knew it.
     pub prev: Option<u64>,
+    /// Where events are a group's: the topic of the group that the asset was in before, with its first event since.
+    pub moved_from: Option<String>,
     /// The asset's UUID.
     pub asset: String,
     /// The attribute's id.
@@ -66,6 +69,7 @@ pub(crate) fn decode(message: Message, received_at: Timestamp) -> Result<Event, 
     Ok(Event {
         cursor: header_value(headers, wire::HEADER_CURSOR),
         prev: header_value(headers, wire::HEADER_PREV_OFFSET),
+        moved_from: header_value(headers, MOVED_FROM_HEADER),
         asset: name(wire::HEADER_ASSET, asset_token)?,
         id: name(wire::HEADER_ID, id_token)?,
         payload: message.payload,
@@ -112,9 +116,12 @@ mod tests {
             &[
                 ("Nats-Msg-Id", "ofa_assets/3/1042"),
                 ("Ofa-Prev-Offset", "1001"),
+                ("Ofa-Moved-From", "asset_stream_Weld_topic"),
             ],
         );
         let event = event.unwrap();
+        let from = event.moved_from.as_deref();
+        assert_eq!(from, Some("asset_stream_Weld_topic"));
         assert_eq!(
             (event.asset.as_str(), event.id.as_str()),
             ("OKUMA.123456", "Xpos")

@@ -207,6 +207,7 @@ mod tests {
                 offset,
             }),
             prev: None,
+            moved_from: None,
             asset: "a".into(),
             id: "x".into(),
             payload: Bytes::new(),

@@ -346,6 +346,7 @@ mod tests {
                 offset: index * 3,
             }),
             prev: (knows_prev && index > 0).then(|| (index - 1) * 3),
+            moved_from: None,
             asset: "a".into(),
             id: "x".into(),
             payload: Bytes::new(),

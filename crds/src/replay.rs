@@ -117,6 +117,9 @@ pub struct ReplayEvent {
     pub asset: String,
     /// The attribute's id.
     pub id: String,
+    /// The topic of the group that the asset was in before, with its first event since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_from: Option<String>,
     /// Bytes of the payload.
     pub bytes: usize,
 }
@@ -234,15 +237,17 @@ mod tests {
             any::<u64>(),
             ".{1,9}",
             ".{1,9}",
+            proptest::option::of(".{1,9}"),
             any::<Vec<u8>>(),
         );
-        parts.prop_map(|(partition, offset, asset, id, payload)| {
+        parts.prop_map(|(partition, offset, asset, id, moved_from, payload)| {
             let bytes = payload.len();
             let event = ReplayEvent {
                 partition,
                 offset,
                 asset,
                 id,
+                moved_from,
                 bytes,
             };
             (event, payload)

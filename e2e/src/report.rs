@@ -199,6 +199,7 @@ mod tests {
                 offset,
             }),
             prev,
+            moved_from: None,
             asset: "a".to_owned(),
             id: "count".to_owned(),
             payload: load::event(offset, at).into(),

@@ -79,6 +79,7 @@ fn event_of(event: &Value) -> Result<Event> {
     Ok(Event {
         cursor: text("cursor").map(|cursor| cursor.parse()).transpose()?,
         prev: event["prev"].as_u64(),
+        moved_from: None,
         asset: text("asset").context("an event without asset")?,
         id: text("id").context("an event without id")?,
         payload: Default::default(),

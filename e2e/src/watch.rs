@@ -198,6 +198,7 @@ fn read(message: async_nats::Message) -> Option<Event> {
     Some(Event {
         cursor: Some(header(wire::HEADER_CURSOR)?.parse().ok()?),
         prev: header(wire::HEADER_PREV_OFFSET).and_then(|text| text.parse().ok()),
+        moved_from: None,
         asset: name(wire::HEADER_ASSET, asset)?,
         id: name(wire::HEADER_ID, id)?,
         payload: message.payload,

@@ -114,6 +114,7 @@ impl Hot {
             },
             key: Some(key),
             value: Some(value),
+            moved_from: None,
         };
         let routed = self.encoder.route(&record, hash, &self.map);
         let routed = routed.expect("an event");

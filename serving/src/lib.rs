@@ -10,6 +10,7 @@ pub mod group;
 pub mod http;
 mod kafka;
 pub mod metrics;
+mod origin;
 pub mod query;
 mod range;
 pub mod replay;

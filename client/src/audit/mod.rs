@@ -257,6 +257,7 @@ mod tests {
                 offset,
             }),
             prev: None,
+            moved_from: None,
             asset: asset.into(),
             id: "x".into(),
             payload: Bytes::new(),

@@ -172,6 +172,7 @@ impl Deal {
                 offset: event.offset,
             }),
             prev: None,
+            moved_from: event.moved_from,
             asset: event.asset,
             id: event.id,
             payload: Bytes::from(payload),
@@ -197,6 +198,7 @@ mod tests {
             partition: 0,
             offset,
             asset: asset.to_owned(),
+            moved_from: None,
             id: "x".to_owned(),
             bytes: 0,
         })

@@ -169,6 +169,7 @@ impl World {
                 offset,
             }),
             prev: prev.filter(|_| self.knows_prev || self.dice.random()),
+            moved_from: None,
             asset: asset.to_owned(),
             id: "x".to_owned(),
             payload: Bytes::new(),

@@ -38,7 +38,7 @@ async fn an_asset_that_changes_its_group_is_followed_without_a_gap() -> Result<(
     let load = Load::start(&broker)?;
     broker.produce(SOURCE, &[event(&format!("stays-{QUIET}"), 0, 0)])?;
     scene::topics_to_be_there(&broker).await?;
-    let (router, _services) = serving(&broker, folder.path()).await?;
+    let (router, _services) = serving(&broker, &[], folder.path()).await?;
     let client = EventSource::start(&[router.url()], &[MOVES])?;
     let quiet = EventSource::start(&[router.url()], &["stays-Weld"])?;
     let sleeper = EventSource::start(&[router.url()], &[SLEEPS])?;

@@ -60,12 +60,19 @@ pub(crate) fn topic(group: &str) -> String {
     group.topic()
 }
 
-/// The groups' services, and a router that knows them.
-pub(crate) async fn serving(broker: &Broker, folder: &Path) -> Result<(Serving, Vec<Serving>)> {
+/// The groups' services, the first one's of these settings too, and a router that knows them.
+pub(crate) async fn serving(
+    broker: &Broker,
+    of_first: &[(&str, &str)],
+    folder: &Path,
+) -> Result<(Serving, Vec<Serving>)> {
     let mut services = Vec::new();
     let mut addresses = serde_json::Map::new();
     for group in GROUPS {
-        let further = [("ASSET_GROUP", group)];
+        let mut further = vec![("ASSET_GROUP", group)];
+        if services.is_empty() {
+            further.extend(of_first);
+        }
         let mut service =
             Serving::group(group, &broker.address(), &topic(group), &further, folder)?;
         service.run()?;

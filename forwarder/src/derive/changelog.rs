@@ -90,13 +90,12 @@ impl Changelog {
                         take(asset, group);
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => {
-                    if self.end(&self.committed)? >= end {
-                        break;
-                    }
+                Some(Err(KafkaError::PartitionEOF(_))) if self.end(&self.committed)? >= end => {
+                    break;
                 }
+                // The rest belongs to a transaction that is open still.
+                Some(Err(KafkaError::PartitionEOF(_))) | None => {}
                 Some(Err(error)) => return Err(error),
-                None => {}
             }
         }
         self.committed.unassign()

@@ -45,6 +45,7 @@ fn record(input: &Input) -> Record<'_> {
         },
         key: input.key.as_deref().map(str::as_bytes),
         value: input.value.as_deref().map(str::as_bytes),
+        moved_from: None,
     }
 }
 

@@ -4,6 +4,8 @@
 
 use bytes::Bytes;
 use kafka_protocol::compression::{Decompressor as _, Gzip, Lz4, Snappy, Zstd};
+use ofa_crds::GroupName;
+use ofa_crds::cursor::MOVED_FROM_HEADER;
 use thiserror::Error;
 
 use crate::route::TimestampKind;
@@ -268,6 +270,19 @@ pub(super) fn headers(
         let name = reader.part()?.of(records)?;
         Some((name, reader.part()?.of(records)))
     })
+}
+
+/// The topic that an asset was in before, where its record says so, in the last of at least two headers.
+#[inline]
+pub(super) fn moved_from(records: &[u8], place: (u32, u32)) -> Option<&str> {
+    if place.1 < 2 {
+        return None;
+    }
+    let (name, value) = headers(records, place).last()?;
+    let topic = std::str::from_utf8(value?).ok()?;
+    let is_ours = name == MOVED_FROM_HEADER.as_bytes() && GroupName::is_topic(topic);
+    // It becomes a line of NATS' protocol.
+    (is_ours && !topic.contains(char::is_control)).then_some(topic)
 }
 
 struct Reader<'a> {

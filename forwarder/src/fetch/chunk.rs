@@ -76,6 +76,7 @@ impl Chunk {
                     },
                     key: parts.key.of(&buffer.records),
                     value: parts.value.of(&buffer.records),
+                    moved_from: batch::moved_from(&buffer.records, parts.headers),
                 })
             }
             Place::Error { partition, error } => Taken::Error {

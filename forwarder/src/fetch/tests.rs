@@ -187,6 +187,31 @@ fn an_error_comes_behind_what_is_good_and_says_where_to_go_on() {
 }
 
 #[test]
+fn where_an_asset_was_before_stands_in_the_last_header() {
+    let moved_from = |headers: &[(&'static str, &'static str)]| {
+        let mut with = record(3, None, Some(b"v".to_vec()));
+        for (name, value) in headers {
+            let value = Bytes::from_static(value.as_bytes());
+            with.headers
+                .insert(StrBytes::from_static_str(name), Some(value));
+        }
+        let mut open = opened(encode(&[with], Compression::None), 0, vec![]);
+        let batch = open.next_batch().unwrap().unwrap();
+        let parts = batch.reader().next(&batch).unwrap().unwrap();
+        batch::moved_from(&batch.records, parts.headers).map(str::to_owned)
+    };
+    let source = ("Ofa-Source", "s/0/1");
+    let from = ("Ofa-Moved-From", "asset_stream_Weld_topic");
+    assert_eq!(moved_from(&[source, from]).as_deref(), Some(from.1));
+    // The source's own.
+    assert_eq!(moved_from(&[from, source]), None);
+    let hostile = ("Ofa-Moved-From", "asset_stream_a\r\nPUB x 0\r\n_topic");
+    for headers in [&[][..], &[source], &[source, hostile]] {
+        assert_eq!(moved_from(headers), None);
+    }
+}
+
+#[test]
 fn headers_are_kept() {
     let mut with = record(3, None, Some(b"v".to_vec()));
     let name = StrBytes::from_static_str("name");

@@ -13,8 +13,8 @@ pub(crate) struct Framer {
     /// `NATS/1.0\r\nNats-Msg-Id: <topic>/`
     head: Vec<u8>,
     subject: Vec<u8>,
-    /// Headers with the full names, where the subject holds only digests.
-    names: Vec<u8>,
+    /// Headers that few records have: the full names, where the subject holds only digests, and what is added.
+    further: Vec<u8>,
 }
 
 impl Framer {
@@ -23,27 +23,34 @@ impl Framer {
         Self {
             head,
             subject: Vec::with_capacity(128),
-            names: Vec::new(),
+            further: Vec::new(),
         }
     }
 
     /// Sets the subject of the next frame.
     pub(crate) fn set_subject(&mut self, asset: &str, id: &str) {
         self.subject.clear();
-        self.names.clear();
+        self.further.clear();
         if push_asset_token(&mut self.subject, asset) {
-            push_header(&mut self.names, HEADER_ASSET, asset);
+            push_header(&mut self.further, HEADER_ASSET, asset);
         }
         self.subject.push(b'.');
         if push_id_token(&mut self.subject, id) {
-            push_header(&mut self.names, HEADER_ID, id);
+            push_header(&mut self.further, HEADER_ID, id);
+        }
+    }
+
+    /// Adds a header to the next frame. `text` has no line breaks.
+    pub(crate) fn add_header(&mut self, name: &str, text: &str) {
+        for part in [name, ": ", text, "\r\n"] {
+            self.further.extend_from_slice(part.as_bytes());
         }
     }
 
     /// The most bytes that headers and payload of the next frame can have: what `max_payload` limits.
     pub(crate) fn largest_size(&self, payload: usize) -> usize {
         // Ten digits and a slash for the partition, two line ends at most beyond the parts' own.
-        self.head.len() + 11 + MAX_OFFSETS_LEN + self.names.len() + 4 + payload
+        self.head.len() + 11 + MAX_OFFSETS_LEN + self.further.len() + 4 + payload
     }
 
     /// Appends a frame up to its payload, and returns the bytes of its headers and payload. The payload and a line end
@@ -71,7 +78,7 @@ impl Framer {
             + offset.len()
             + 2
             + prev_len
-            + self.names.len()
+            + self.further.len()
             + 2;
         let total = headers + payload_len;
 
@@ -94,12 +101,13 @@ impl Framer {
             out.extend_from_slice(prev);
             out.extend_from_slice(b"\r\n");
         }
-        out.extend_from_slice(&self.names);
+        out.extend_from_slice(&self.further);
         out.extend_from_slice(b"\r\n");
         total
     }
 }
 
+/// Of any text, encoded.
 fn push_header(out: &mut Vec<u8>, name: &str, text: &str) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
@@ -129,6 +137,20 @@ mod tests {
         insta::assert_snapshot!(String::from_utf8(with).unwrap().replace('\r', "<CR>"));
         let (_, without, _) = frame("CNC-1", "Temp", None, b"{}");
         insta::assert_snapshot!(String::from_utf8(without).unwrap().replace('\r', "<CR>"));
+    }
+
+    #[test]
+    fn a_header_is_added_to_one_frame() {
+        let (mut framer, plain, _) = frame("A", "x", None, b"{}");
+        framer.add_header("Ofa-Moved-From", "asset_stream_Weld_topic");
+        let mut out = Vec::new();
+        framer.push_head(&mut out, 3, 1042, None, 2);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.ends_with("\r\nOfa-Moved-From: asset_stream_Weld_topic\r\n\r\n"));
+        framer.set_subject("A", "x");
+        let mut out = Vec::new();
+        framer.push_head(&mut out, 3, 1042, None, 2);
+        assert!(plain.starts_with(&out));
     }
 
     #[test]

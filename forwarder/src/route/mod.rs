@@ -4,6 +4,7 @@ mod frame;
 mod poison;
 mod prev_offsets;
 
+use ofa_crds::cursor::MOVED_FROM_HEADER;
 use ofa_crds::names::asset_of_key;
 use ofa_crds::payload::{Edited, Stamp};
 use ofa_crds::{KeyHash, ShardMap};
@@ -25,6 +26,8 @@ pub(crate) struct Record<'a> {
     pub(crate) timestamp: Timestamp,
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
+    /// With an asset's first record in a group's topic, the topic of the group before.
+    pub(crate) moved_from: Option<&'a str>,
 }
 
 /// Turns records into NATS frames. Its buffers are kept, so that a record costs no allocation.
@@ -85,6 +88,9 @@ impl Encoder {
     ) -> Result<(), Poison> {
         let payload = routed.event.size(&mut self.stamp, record.timestamp);
         self.framer.set_subject(routed.asset, &routed.event.id);
+        if let Some(topic) = record.moved_from {
+            self.framer.add_header(MOVED_FROM_HEADER, topic);
+        }
         if self.framer.largest_size(payload) > max_payload {
             return Err(Poison::TooLarge);
         }

@@ -213,7 +213,7 @@ impl App {
                     ranges: self.ranges.clone(),
                     stop: self.stop.clone(),
                 };
-                nats::events(sources, selection, begun).boxed()
+                nats::events(sources, selection, begun, arrivals).boxed()
             }
         })
     }

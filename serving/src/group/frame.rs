@@ -10,10 +10,10 @@ use rdkafka::Message as _;
 use rdkafka::message::BorrowedMessage;
 
 use super::arrivals::Arrivals;
-use super::origin;
 use super::position::Position;
 use super::trail::SEPARATOR;
 use crate::event::Columns;
+use crate::origin;
 use crate::range::Wanted;
 use crate::selection::Selection;
 
@@ -93,6 +93,18 @@ impl Frame {
         from.is_none_or(|from| arrivals.take(&self.asset, from))
     }
 
+    /// Whether a client of these assets is to have the event, or has to know of it: an asset arrives, whatever the attribute.
+    #[must_use]
+    pub(super) fn concerns(&self, selection: &Selection) -> bool {
+        self.moved_from.is_some() || self.is_of(selection)
+    }
+
+    /// Whether the event is of an attribute that is asked for.
+    #[must_use]
+    pub(super) fn is_of(&self, selection: &Selection) -> bool {
+        selection.has_id(self.id.as_deref())
+    }
+
     /// The event with the sequence's position as id: for clients that have seen all before it.
     #[must_use]
     pub(super) fn live(&self) -> Bytes {
@@ -132,7 +144,7 @@ impl Wanted for Selection {
     }
 
     fn wants(&self, frame: &Frame) -> bool {
-        self.has_asset(&frame.asset) && self.has_id(frame.id.as_deref())
+        self.has_asset(&frame.asset) && frame.concerns(self)
     }
 
     fn size(frame: &Frame) -> usize {

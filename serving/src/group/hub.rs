@@ -108,11 +108,11 @@ impl Hub {
         let mut inner = self.inner.lock();
         for frame in frames {
             for watcher in inner.watchers.get(&frame.asset).into_iter().flatten() {
-                if !watcher.selection.has_id(frame.id.as_deref()) {
-                    continue;
-                }
                 if !frame.follows(&watcher.arrivals) {
                     watcher.queue.close();
+                    continue;
+                }
+                if !frame.is_of(&watcher.selection) {
                     continue;
                 }
                 match watcher.queue.push(frame.live()) {
@@ -187,7 +187,7 @@ impl Inner {
         let mut found: Vec<Arc<Frame>> = selection
             .assets()
             .flat_map(|asset| self.ring.since(partition, from, asset))
-            .filter(|frame| selection.has_id(frame.id.as_deref()))
+            .filter(|frame| frame.concerns(selection))
             .cloned()
             .collect();
         found.sort_by_key(|frame| frame.offset);

@@ -16,7 +16,6 @@ mod group_header;
 mod hub;
 mod moved;
 mod nats;
-mod origin;
 mod position;
 mod queue;
 mod reader;

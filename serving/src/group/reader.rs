@@ -21,11 +21,11 @@ use tracing::{info, warn};
 
 use super::frame::Frame;
 use super::hub::{Hub, Limits};
-use super::origin;
 use super::position::Position;
 use crate::event::Columns;
 use crate::kafka;
 use crate::metrics::Metrics;
+use crate::origin;
 use crate::state::{Change, StateError, StateStore};
 use crate::unread::Unread;
 

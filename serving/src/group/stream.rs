@@ -216,7 +216,7 @@ impl Client {
                 self.phase = Phase::Ended;
                 break;
             }
-            if self.seen.take_in_order(asset, partition, offset) {
+            if self.seen.take_in_order(asset, partition, offset) && frame.is_of(&self.selection) {
                 frame.write_at(&self.seen, &mut out);
             }
         }

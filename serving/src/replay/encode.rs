@@ -80,6 +80,7 @@ impl Encoder {
             offset: record.offset,
             asset: record.asset.as_ref().to_owned(),
             id: event.id.into_owned(),
+            moved_from: record.moved_from.as_deref().map(str::to_owned),
             bytes: self.payload.len(),
         };
         line(event).write(&self.payload, &mut self.out);

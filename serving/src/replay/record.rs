@@ -8,6 +8,8 @@ use ofa_crds::payload::{Timestamp, TimestampKind};
 use rdkafka::Message as _;
 use rdkafka::message::BorrowedMessage;
 
+use crate::origin;
+
 /// One record of an asset. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Record {
@@ -21,11 +23,13 @@ pub(super) struct Record {
     pub(super) asset: Arc<str>,
     /// The Kafka value.
     pub(super) value: Bytes,
+    /// The topic of the group that the asset was in before, with its first record since.
+    pub(super) moved_from: Option<Arc<str>>,
 }
 
 /// What a record costs in memory beside its key and value: the record, its place in the ring and in the index, and
 /// what the allocator adds to two allocations.
-const OVERHEAD: usize = 192;
+const OVERHEAD: usize = 208;
 
 impl Record {
     /// Copies a record; `None` for what belongs to no asset or has no value.
@@ -43,6 +47,7 @@ impl Record {
             hash: KeyHash::of(asset.as_bytes()),
             asset: asset.into(),
             value: Bytes::copy_from_slice(message.payload()?),
+            moved_from: origin::moved_from(message),
         })
     }
 
@@ -65,6 +70,7 @@ impl Record {
             hash: KeyHash::of(asset.as_bytes()),
             asset: asset.into(),
             value: Bytes::from(format!(r#"{{"id":"x","v":{offset}}}"#)),
+            moved_from: None,
         }
     }
 }

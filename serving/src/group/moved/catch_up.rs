@@ -177,7 +177,8 @@ impl Client {
         if let Some(from) = from.filter(|from| !topics.contains(from)) {
             return Some(Arc::clone(from));
         }
-        if seen.take_in_order(asset, frame.partition, frame.offset) {
+        let is_new = seen.take_in_order(asset, frame.partition, frame.offset);
+        if is_new && frame.is_of(&self.selection) {
             frame.write_at(&self.places.id(), out);
         }
         None

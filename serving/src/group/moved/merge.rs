@@ -11,7 +11,7 @@ use ofa_crds::Cursor;
 use rdkafka::message::BorrowedMessage;
 
 use super::super::frame::Frame;
-use super::super::origin;
+use crate::origin;
 use crate::range::Wanted;
 use crate::selection::Selection;
 

@@ -8,9 +8,9 @@ use ofa_crds::Cursor;
 use rdkafka::Message as _;
 use rdkafka::message::BorrowedMessage;
 
-use super::super::origin;
 use super::super::seen::AssetTag;
 use super::{Away, Moves};
+use crate::origin;
 use crate::range::{self, RangeReader, Wanted};
 
 /// Records looked at first, and how many times as many if that was not enough.

@@ -84,7 +84,7 @@ pub(super) struct Watcher {
 impl Watcher {
     /// Hands an event to the client, if it asked for it.
     fn deliver(&self, asset: AssetTag, frame: &Arc<Frame>) -> Option<Pushed> {
-        let wanted = self.selection.has_id(frame.id.as_deref());
+        let wanted = frame.concerns(&self.selection);
         wanted.then(|| self.inbox.push(Waiting::Event(asset, Arc::clone(frame))))
     }
 }

@@ -263,13 +263,9 @@ fn frame(event: &Event, topic: &str) -> Result<Frame, String> {
         )
     })?;
     let at = (cursor.partition, cursor.offset);
-    Ok(Frame::new(
-        at,
-        event.asset.as_str().into(),
-        Some(id.into()),
-        &event.payload,
-        None,
-    ))
+    let asset = event.asset.as_str().into();
+    let frame = Frame::new(at, asset, Some(id.into()), &event.payload, None);
+    Ok(frame.moved_from(event.moved_from.as_deref().map(Into::into)))
 }
 
 #[cfg(test)]
@@ -280,6 +276,7 @@ mod tests {
         Event {
             cursor: cursor.parse().ok(),
             prev: None,
+            moved_from: None,
             asset: "A".to_owned(),
             id: "x".to_owned(),
             payload: payload.into(),

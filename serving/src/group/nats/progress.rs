@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::super::arrivals::Arrivals;
 use super::super::frame::{self, Frame};
 use super::super::seen::{AssetTag, Seen, tags};
 use super::super::stream::TOO_OLD;
@@ -21,6 +22,8 @@ pub(super) struct Progress {
     tags: Vec<AssetTag>,
     /// What has been written.
     seen: Seen,
+    arrivals: Arrivals,
+    is_over: bool,
 }
 
 /// A part of the topic, for those of a client's assets that lack it: others have what comes before it from elsewhere, and
@@ -49,14 +52,22 @@ pub(super) enum Step {
 impl Progress {
     /// A client of these assets that has seen this much.
     #[must_use]
-    pub(super) fn new(selection: Selection, mut seen: Seen) -> Self {
+    pub(super) fn new(selection: Selection, mut seen: Seen, arrivals: Arrivals) -> Self {
         let tags = tags(&selection);
         seen.keep(&tags);
         Self {
             selection: Arc::new(selection),
             tags,
             seen,
+            arrivals,
+            is_over: false,
         }
+    }
+
+    /// Whether the client has to come back before it is given more: an asset has been in another group.
+    #[must_use]
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
     }
 
     /// What the client has, with what was written last.
@@ -162,16 +173,26 @@ impl Progress {
     /// Writes an event with the id after it, unless the client has it.
     fn write(&mut self, asset: AssetTag, frame: &Frame, out: &mut Vec<u8>) {
         let partition = frame.partition;
-        if frame.offset < self.seen.next(asset, partition) {
+        if self.is_over || frame.offset < self.seen.next(asset, partition) {
+            return;
+        }
+        if let Some(from) = &frame.moved_from
+            && !frame.follows(&self.arrivals)
+        {
+            out.extend_from_slice(&frame::elsewhere(&self.seen, from));
+            self.is_over = true;
             return;
         }
         self.raise(&[asset], partition, frame.offset + 1);
-        if self.selection.has_id(frame.id.as_deref()) {
+        if frame.is_of(&self.selection) {
             frame.write_at(&self.seen, out);
         }
     }
 
     fn raise(&mut self, assets: &[AssetTag], partition: u32, next: u64) {
+        if self.is_over {
+            return;
+        }
         for asset in assets {
             self.seen.raise(*asset, partition, next);
         }

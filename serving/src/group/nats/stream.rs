@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::super::arrivals::Arrivals;
 use super::super::frame;
 use super::super::seen::Seen;
 use super::super::stream::{MADE_ANEW, PING_INTERVAL, unknown};
@@ -65,8 +66,13 @@ pub(in crate::group) fn events(
     sources: Sources,
     selection: Selection,
     begun: Begun,
+    arrivals: Arrivals,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
-    let client = Client::new(sources, selection, begun);
+    let client = Client::new(
+        sources,
+        Progress::new(selection, begun.seen, arrivals),
+        begun.first,
+    );
     stream::unfold(client, |mut client| async move {
         let bytes = client.next().await?;
         Some((Ok(bytes), client))
@@ -90,8 +96,7 @@ enum Phase {
 }
 
 impl Client {
-    fn new(sources: Sources, selection: Selection, Begun { seen, first }: Begun) -> Self {
-        let progress = Progress::new(selection, seen);
+    fn new(sources: Sources, progress: Progress, first: Bytes) -> Self {
         let share = |asset| sources.lanes.share(asset, progress.seen());
         Self {
             lanes: progress.selection.assets().map(share).collect(),
@@ -108,7 +113,7 @@ impl Client {
     }
 
     async fn step(&mut self) -> Option<Bytes> {
-        loop {
+        while !self.progress.is_over() {
             match &self.phase {
                 Phase::Begin(first) => {
                     let first = first.clone();
@@ -131,6 +136,7 @@ impl Client {
                 }
             }
         }
+        None
     }
 
     /// Waits until all subscriptions stand; `None` ends the stream.

@@ -124,7 +124,7 @@ impl World {
         let selection = Selection::from_query(Some("asset_uuid=A,B,C")).unwrap();
         let seen = Seen::parse(&self.id).unwrap();
         self.subscribe(instance, &seen, from_now);
-        let mut progress = Progress::new(selection, seen);
+        let mut progress = Progress::new(selection, seen, Arrivals::default());
         loop {
             let lanes = self.instances[instance].iter().map(|feed| &feed.lane);
             let bytes = match progress.join(lanes, self.room) {
@@ -303,7 +303,11 @@ fn what_is_complete_makes_the_id_of_a_quiet_client_newer() {
     let memory = Memory::new(1 << 20);
     let lanes = ["A", "B"].map(|asset| Lane::new(AssetTag::of(asset), &memory));
     let selection = Selection::from_query(Some("asset_uuid=A,B")).unwrap();
-    let mut progress = Progress::new(selection, Position::new("t", vec![5]).into());
+    let mut progress = Progress::new(
+        selection,
+        Position::new("t", vec![5]).into(),
+        Arrivals::default(),
+    );
     for lane in &lanes {
         lane.open([(0, 5)].into());
     }
@@ -338,7 +342,11 @@ fn what_retention_has_taken_is_told() {
     let lane = Lane::new(AssetTag::of("A"), &Memory::new(1 << 20));
     lane.open([(0, 100)].into());
     let selection = Selection::from_query(Some("asset_uuid=A")).unwrap();
-    let mut progress = Progress::new(selection, Position::new("t", vec![5]).into());
+    let mut progress = Progress::new(
+        selection,
+        Position::new("t", vec![5]).into(),
+        Arrivals::default(),
+    );
     let Step::Read(lack) = progress.join(std::iter::once(&lane), 1 << 20) else {
         panic!("memory begins at 100");
     };

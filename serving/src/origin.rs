@@ -9,7 +9,7 @@ use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _};
 
 /// Where the source's record stands.
 #[must_use]
-pub(super) fn source(record: &BorrowedMessage<'_>) -> Option<Cursor> {
+pub(crate) fn source(record: &BorrowedMessage<'_>) -> Option<Cursor> {
     let headers = record.headers()?;
     let source = headers.get(own(headers)?);
     std::str::from_utf8(source.value?).ok()?.parse().ok()
@@ -17,7 +17,7 @@ pub(super) fn source(record: &BorrowedMessage<'_>) -> Option<Cursor> {
 
 /// The topic of the group where the asset's record before this one is, if that is another group.
 #[must_use]
-pub(super) fn moved_from(record: &BorrowedMessage<'_>) -> Option<Arc<str>> {
+pub(crate) fn moved_from(record: &BorrowedMessage<'_>) -> Option<Arc<str>> {
     let headers = record.headers()?;
     let header = headers.try_get(own(headers)? + 1)?;
     let topic = std::str::from_utf8(header.value?).ok()?;
