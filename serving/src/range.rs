@@ -112,6 +112,8 @@ impl<W: Wanted> RangeReader<W> {
             // Where retention passes by while it is read, nothing is passed over: the next pass finds the new beginning.
             ("auto.offset.reset", "error"),
             ("queued.max.messages.kbytes", "8192"),
+            // All that is asked for is there: that only marks of transactions are left, is to be known at once.
+            ("fetch.wait.max.ms", "10"),
         ];
         let worker = Worker {
             consumer: kafka::consumer(kafka, "range_reads", &settings)?,

@@ -45,7 +45,7 @@ async fn what_an_asset_has_had_elsewhere_before_it_came_back_is_not_missed() -> 
 /// Others' events move a client's id on, while its own asset sends in another group already.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_of_others_events_hides_nothing() -> Result<()> {
-    let mut scene = Scene::start(Feed::Topic).await?;
+    let mut scene = Scene::in_use(Feed::Topic).await?;
     let first = scene.watch(None).await?;
     scene.go_to("Paint").await?;
     scene.others_send("Weld").await?;
@@ -62,7 +62,7 @@ async fn an_id_of_others_events_hides_nothing() -> Result<()> {
 /// In some groups it has been twice, in the one that it began in too.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_missed_however_often_an_asset_has_moved() -> Result<()> {
-    let mut scene = Scene::start(Feed::Topic).await?;
+    let mut scene = Scene::in_use(Feed::Topic).await?;
     let first = scene.watch(None).await?;
     for group in ["Paint", QUIET, "Paint", "Weld", "Paint", QUIET] {
         scene.go_to(group).await?;
@@ -171,10 +171,16 @@ impl Scene {
             _nats: nats,
             sent: 0,
         };
+        scene.send_in(GROUPS[0], 1).await?;
+        Ok(scene)
+    }
+
+    /// The same, with groups that have sent before.
+    async fn in_use(feed: Feed) -> Result<Self> {
+        let scene = Self::start(feed).await?;
         for group in GROUPS {
             scene.others_send(group).await?;
         }
-        scene.send_in(GROUPS[0], 1).await?;
         Ok(scene)
     }
 

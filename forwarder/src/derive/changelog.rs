@@ -25,7 +25,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// How long one request to Kafka may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The topic's name. No group's topic is called so, and the rights that this program has for those are for it too.
+/// The topic's name. No group's topic is called so.
 pub(crate) fn topic(consumer_group: &str) -> String {
     let is_legal = |char: char| char.is_ascii_alphanumeric() || "._-".contains(char);
     let legal = |char| if is_legal(char) { char } else { '-' };
@@ -51,6 +51,8 @@ impl Changelog {
                 .set("enable.auto.commit", "false")
                 .set("enable.partition.eof", "true")
                 .set("auto.offset.reset", "earliest")
+                // The end is to be known at once.
+                .set("fetch.wait.max.ms", "10")
                 .set("isolation.level", isolation);
             config
                 .create_with_context(Quiet)

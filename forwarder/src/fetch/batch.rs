@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use kafka_protocol::compression::{Decompressor as _, Gzip, Lz4, Snappy, Zstd};
 use ofa_crds::GroupName;
-use ofa_crds::cursor::MOVED_FROM_HEADER;
+use ofa_crds::cursor::{MOVED_FROM_HEADER, SOURCE_HEADER};
 use thiserror::Error;
 
 use crate::route::TimestampKind;
@@ -272,15 +272,18 @@ pub(super) fn headers(
     })
 }
 
-/// The topic that an asset was in before, where its record says so, in the last of at least two headers.
+/// The topic that an asset was in before, where its record says so in the last two of its headers.
 #[inline]
 pub(super) fn moved_from(records: &[u8], place: (u32, u32)) -> Option<&str> {
     if place.1 < 2 {
         return None;
     }
-    let (name, value) = headers(records, place).last()?;
+    let mut last = headers(records, place).skip(place.1 as usize - 2);
+    let ((source, _), (name, value)) = (last.next()?, last.next()?);
     let topic = std::str::from_utf8(value?).ok()?;
-    let is_ours = name == MOVED_FROM_HEADER.as_bytes() && GroupName::is_topic(topic);
+    let is_ours = source == SOURCE_HEADER.as_bytes()
+        && name == MOVED_FROM_HEADER.as_bytes()
+        && GroupName::is_topic(topic);
     // It becomes a line of NATS' protocol.
     (is_ours && !topic.contains(char::is_control)).then_some(topic)
 }

@@ -108,14 +108,13 @@ async fn asset_stream(
             let events = app.open(selection, start, Arrivals::default()).await?;
             app.body(events)
         }
-        Came::From(trail) if !trail.may_be_read(&headers) => {
-            let arrivals = Arrivals::default();
-            let events = app.open(selection, Start::Unknown, arrivals).await?;
-            app.body(events)
-        }
         Came::From(trail) => {
             app.check_ready()?;
-            app.body(moved::events(app.clone(), selection, trail))
+            app.body(moved::events(
+                app.clone(),
+                selection,
+                trail.allowed(&headers),
+            ))
         }
     };
     let headers = [

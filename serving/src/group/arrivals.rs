@@ -1,4 +1,4 @@
-//! Which of a client's assets may arrive from which other groups' topics: of these the client has had the rest.
+//! Which of a client's assets may arrive from which other groups' topics: of these the client has had all that comes before.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::seen::AssetTag;
 
-/// Arrivals that a client is prepared for, each of them once. None, and no memory, for most clients.
+/// Arrivals that a client is prepared for. None, and no memory, for most clients.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Arrivals(Option<Arc<Mutex<Vec<Arrival>>>>);
 
@@ -22,16 +22,23 @@ impl Arrivals {
         Self(Some(Arc::new(Mutex::new(all.collect()))))
     }
 
-    /// Whether the client is prepared for this one; it is not a second time.
-    pub(super) fn take(&self, asset: &str, from: &str) -> bool {
+    /// Whether the client may have an asset's next event, which may be the first since it was in another group's topic. It is
+    /// prepared for that until it has had an event.
+    pub(super) fn take(&self, asset: &str, from: Option<&str>) -> bool {
         let Some(all) = &self.0 else {
-            return false;
+            return from.is_none();
         };
-        let (mut all, asset) = (all.lock(), AssetTag::of(asset));
-        let found = all
-            .iter()
-            .position(|(it, topic)| *it == asset && **topic == *from);
-        found.map(|at| all.swap_remove(at)).is_some()
+        let mut all = all.lock();
+        if all.is_empty() {
+            return from.is_none();
+        }
+        let asset = AssetTag::of(asset);
+        let prepared = |topic: &str| all.iter().any(|it| it.0 == asset && *it.1 == *topic);
+        let may = from.is_none_or(prepared);
+        if may {
+            all.retain(|it| it.0 != asset);
+        }
+        may
     }
 }
 
@@ -40,14 +47,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_arrival_is_prepared_for_once() {
-        let arrivals = Arrivals::of(&[AssetTag::of("A")], &["t".into(), "u".into()]);
+    fn an_arrival_is_prepared_for_until_the_asset_has_sent() {
+        let arrivals = Arrivals::of(
+            &[AssetTag::of("A"), AssetTag::of("B")],
+            &["t".into(), "u".into()],
+        );
         let same = arrivals.clone();
-        assert!(!arrivals.take("B", "t"));
-        assert!(!arrivals.take("A", "v"));
-        assert!(arrivals.take("A", "t"));
-        assert!(!same.take("A", "t"));
-        assert!(same.take("A", "u"));
-        assert!(!Arrivals::default().take("A", "t"));
+        assert!(!arrivals.take("A", Some("v")));
+        assert!(arrivals.take("A", Some("t")));
+        assert!(!same.take("A", Some("t")));
+        assert!(!same.take("A", Some("u")));
+        assert!(same.take("A", None));
+        assert!(arrivals.take("B", None));
+        assert!(!arrivals.take("B", Some("t")));
+        assert!(!Arrivals::default().take("A", Some("t")));
+        assert!(Arrivals::default().take("A", None));
     }
 }

@@ -11,7 +11,7 @@ use rdkafka::message::BorrowedMessage;
 
 use super::arrivals::Arrivals;
 use super::position::Position;
-use super::trail::SEPARATOR;
+use super::trail::{SEPARATOR, UNKNOWN};
 use crate::event::Columns;
 use crate::origin;
 use crate::range::Wanted;
@@ -89,8 +89,7 @@ impl Frame {
     /// does not come from there.
     #[must_use]
     pub(super) fn follows(&self, arrivals: &Arrivals) -> bool {
-        let from = self.moved_from.as_ref();
-        from.is_none_or(|from| arrivals.take(&self.asset, from))
+        arrivals.take(&self.asset, self.moved_from.as_deref())
     }
 
     /// Whether a client of these assets is to have the event, or has to know of it: an asset arrives, whatever the attribute.
@@ -109,6 +108,13 @@ impl Frame {
     #[must_use]
     pub(super) fn live(&self) -> Bytes {
         self.bytes.clone()
+    }
+
+    /// The id of a client that lacks what the asset has had in the group before: with it the client is to come back.
+    #[must_use]
+    pub(super) fn elsewhere(&self, position: &impl Display) -> Bytes {
+        let topic = self.moved_from.as_deref().unwrap_or_default();
+        Bytes::from(format!("id: {position}{SEPARATOR}{UNKNOWN}{topic}\n\n"))
     }
 
     /// Appends the event with another id: for a client that is catching up.
@@ -163,12 +169,6 @@ pub(super) fn hello(position: &impl Display) -> Bytes {
 #[must_use]
 pub(super) fn ping(position: &impl Display) -> Bytes {
     Bytes::from(format!(": ping\nid: {position}\n\n"))
-}
-
-/// The id of a client that lacks what an asset has had in another group: with it the client is to come back.
-#[must_use]
-pub(super) fn elsewhere(position: &impl Display, topic: &str) -> Bytes {
-    Bytes::from(format!("id: {position}{SEPARATOR}{topic}\n\n"))
 }
 
 /// Whether something written for a client has an event of an asset in it.

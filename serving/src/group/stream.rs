@@ -208,11 +208,9 @@ impl Client {
         for frame in frames {
             let asset = || AssetTag::of(&frame.asset);
             let (partition, offset) = (frame.partition, frame.offset);
-            if let Some(from) = &frame.moved_from
-                && offset >= self.seen.next(asset(), partition)
-                && !frame.follows(&self.arrivals)
-            {
-                out.extend_from_slice(&frame::elsewhere(&self.seen, from));
+            // What it has had already is no arrival.
+            if offset >= self.seen.next(asset(), partition) && !frame.follows(&self.arrivals) {
+                out.extend_from_slice(&frame.elsewhere(&self.seen));
                 self.phase = Phase::Ended;
                 break;
             }

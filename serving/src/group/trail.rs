@@ -1,8 +1,11 @@
 //! Where a client has been, by the id that it comes with.
 //!
 //! An id is a [`Seen`] of one topic. While assets of a client go over from one group's topic to another's it is several,
-//! separated by `|`: how far the client is in each of the topics of which more may come for it. A topic without a place is one that
-//! an asset has been in while the client was away.
+//! separated by `|`: how far the client is in each of the topics of which more may come for it. A topic behind a `?` is
+//! one that an asset has been in while the client was away.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use ofa_crds::GroupName;
@@ -13,6 +16,9 @@ use super::stream::Start;
 
 /// Separates topics in an id.
 pub(super) const SEPARATOR: char = '|';
+
+/// Stands before a topic in which the client's place is to be found.
+pub(super) const UNKNOWN: char = '?';
 
 /// Most topics in an id: an asset that sends nothing may move this often.
 const MAX_TOPICS: usize = 8;
@@ -33,6 +39,10 @@ pub(super) struct Trail {
     pub(super) here: Option<Seen>,
     /// In other groups'.
     pub(super) earlier: Vec<Seen>,
+    /// Other groups' topics that an asset has been in while the client was away.
+    pub(super) unknown: Vec<Arc<str>>,
+    /// Topics that the client may not have events of.
+    pub(super) forbidden: Vec<Arc<str>>,
 }
 
 impl Came {
@@ -42,31 +52,65 @@ impl Came {
         let Some(id) = id.filter(|id| !id.is_empty()) else {
             return Self::Here(Start::Now);
         };
-        let parts: Result<Vec<Seen>, _> = id.split(SEPARATOR).map(Seen::parse).collect();
-        let Some(parts) = parts.ok().filter(|parts| parts.len() <= MAX_TOPICS) else {
-            return Self::Here(Start::Unknown);
-        };
-        let (mut here, earlier): (Vec<Seen>, Vec<Seen>) = parts
-            .into_iter()
-            .partition(|seen| **seen.base().topic() == *topic);
-        // An id is what a client says: it must not have any topic of Kafka read.
-        let mut topics = earlier.iter().map(|seen| seen.base().topic());
-        if !topics.all(|topic| GroupName::is_topic(topic)) {
-            return Self::Here(Start::Unknown);
+        Self::from_parts(id, topic).unwrap_or(Self::Here(Start::Unknown))
+    }
+
+    /// `None` for what is no id of ours.
+    fn from_parts(id: &str, own: &str) -> Option<Self> {
+        let (mut here, mut earlier, mut unknown) = (None, Vec::new(), Vec::new());
+        let mut topics = BTreeSet::new();
+        for part in id.split(SEPARATOR) {
+            let topic: Arc<str> = match part.strip_prefix(UNKNOWN) {
+                Some(topic) => {
+                    unknown.push(topic.into());
+                    topic.into()
+                }
+                None => {
+                    let seen = Seen::parse(part).ok()?;
+                    let topic = Arc::clone(seen.base().topic());
+                    match *topic == *own {
+                        true => here = Some(seen),
+                        false => earlier.push(seen),
+                    }
+                    topic
+                }
+            };
+            // An id is what a client says: it must not have any topic of Kafka read.
+            let may_be = *topic == *own || GroupName::is_topic(&topic);
+            if !may_be || !topics.insert(topic) || topics.len() > MAX_TOPICS {
+                return None;
+            }
         }
-        match (here.pop(), earlier.is_empty()) {
-            (Some(seen), true) => Self::Here(Start::After(seen)),
-            (here, _) => Self::From(Trail { here, earlier }),
-        }
+        Some(match here {
+            Some(seen) if earlier.is_empty() && unknown.is_empty() => {
+                Self::Here(Start::After(seen))
+            }
+            here => Self::From(Trail {
+                here,
+                earlier,
+                unknown,
+                forbidden: Vec::new(),
+            }),
+        })
     }
 }
 
 impl Trail {
-    /// Whether the client may have events of all these topics.
+    /// What of it the client may have events of.
     #[must_use]
-    pub(super) fn may_be_read(&self, headers: &HeaderMap) -> bool {
-        let mut topics = self.earlier.iter().map(|seen| seen.base().topic());
-        topics.all(|topic| group_header::may_read(headers, topic))
+    pub(super) fn allowed(mut self, headers: &HeaderMap) -> Self {
+        let mut forbidden = Vec::new();
+        let mut may_read = |topic: &Arc<str>| {
+            let may = group_header::may_read(headers, topic);
+            if !may {
+                forbidden.push(Arc::clone(topic));
+            }
+            may
+        };
+        self.earlier.retain(|seen| may_read(seen.base().topic()));
+        self.unknown.retain(|topic| may_read(topic));
+        self.forbidden = forbidden;
+        self
     }
 }
 
@@ -92,6 +136,8 @@ mod tests {
             Came::From(Trail {
                 here: here.map(seen),
                 earlier: vec![seen("asset_stream_other_topic/0/4")],
+                unknown: Vec::new(),
+                forbidden: Vec::new(),
             })
         };
         assert_eq!(came(Some("asset_stream_other_topic/0/4")), trail(None));
@@ -106,6 +152,27 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_that_is_to_be_found_is_told_from_one_that_was_empty() {
+        let trail = |id| match came(Some(id)) {
+            Came::From(trail) => trail,
+            Came::Here(start) => panic!("{start:?}"),
+        };
+        let found = trail("t/0/7|?asset_stream_o_topic");
+        assert_eq!(found.unknown, ["asset_stream_o_topic".into()]);
+        let empty = trail("t/0/7|asset_stream_o_topic");
+        assert_eq!(empty.earlier, [seen("asset_stream_o_topic")]);
+        let mut headers = HeaderMap::new();
+        let topics = "asset_stream_p_topic,t".parse().unwrap();
+        headers.insert(group_header::TOPICS_HEADER, topics);
+        let allowed = found.allowed(&headers);
+        assert_eq!(
+            (allowed.unknown.len(), allowed.here),
+            (0, Some(seen("t/0/7")))
+        );
+        assert_eq!(allowed.forbidden, ["asset_stream_o_topic".into()]);
+    }
+
+    #[test]
     fn what_is_no_id_of_ours_means_nothing() {
         let many = ["asset_stream_o_topic/0/1"; 9].join("|");
         for id in [
@@ -115,6 +182,10 @@ mod tests {
             &many,
             "salaries/0/4",
             "t/0/4|salaries/0/4",
+            "t/0/4|?salaries",
+            "t/0/4|?",
+            "t/0/4|t/0/5",
+            "t/0/4|asset_stream_other_topic/0/4|?asset_stream_other_topic",
         ] {
             assert_eq!(came(Some(id)), Came::Here(Start::Unknown), "{id}");
         }

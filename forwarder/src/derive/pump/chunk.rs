@@ -98,7 +98,8 @@ impl Pump {
                 }
                 let is_new = routed.last != Some(routed.group);
                 let before = routed.last.filter(|_| is_new);
-                let before = before.map(|group| self.topics.name(&self.table, group));
+                let name = |group| self.topics.name(&self.table, group);
+                let before = before.map(name).filter(|it| *it != name(routed.group));
                 let source = source_of(&self.topic, &record, &mut state.cursor);
                 let moved_from = before.as_deref().map(moved_from);
                 let further = std::iter::once(source).chain(moved_from);

@@ -160,7 +160,7 @@ impl Pump {
         if let Err(error) = self.topics.ensure(&self.table, self.writer.producer()) {
             self.metrics.kafka_error();
             let why = format!(
-                "derived topics cannot be created: {error}; allow this program to create and write the topics asset_stream_*"
+                "derived topics cannot be created: {error}; allow this program to create, write and read the topics asset_stream_*"
             );
             if let Some(held_back) = self.state.log.allow() {
                 warn!(held_back, "{why}");

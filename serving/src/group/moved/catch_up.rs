@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::super::frame;
@@ -15,10 +14,7 @@ use super::{Away, Client, join};
 use crate::range::Range;
 
 /// Why events cannot be had that stand in topics of several groups.
-const OTHER_GROUPS: &str = "the asset has been in other groups meanwhile";
-
-/// Most topics that are looked into for one client.
-const MAX_TOPICS: usize = 7;
+pub(super) const OTHER_GROUPS: &str = "the asset has been in other groups meanwhile";
 
 /// Bytes after which what is found is passed on.
 const CHUNK: usize = 64 * 1024;
@@ -36,8 +32,8 @@ pub(super) enum Extent {
 
 /// What came of reading.
 enum Read {
-    /// There is no more, and whether there was anything.
-    All(bool),
+    /// There is no more.
+    All,
     /// Before what comes next, the topic of another group is to be read too.
     Through(Arc<str>),
 }
@@ -45,35 +41,31 @@ enum Read {
 impl Client {
     /// Passes on what the topics have. Whether that was anything.
     pub(super) async fn catch_up(&mut self, extent: Extent) -> Result<bool, Away> {
-        // One topic is not to be put in order with another.
-        let extent = match extent {
-            Extent::Visible if self.places.elsewhere.len() > 1 => Extent::Written,
-            other => other,
-        };
+        let before = self.heard_at;
         loop {
             self.resolve().await?;
+            let extent = match extent {
+                // Of several topics one may show more than the others.
+                Extent::Visible if self.places.elsewhere.len() > 1 => Extent::Written,
+                other => other,
+            };
             let Some(merge) = self.begin_merge(extent).await? else {
                 continue;
             };
-            match self.pass_merged(merge).await? {
-                Read::All(found) => return Ok(found),
-                Read::Through(topic) => self.places.add(&topic),
+            match self.pass_merged(merge, extent).await? {
+                Read::All => return Ok(self.heard_at != before),
+                Read::Through(topic) => self.places.add(topic),
             }
         }
     }
 
     /// Finds the places that are not known, by what the client has had elsewhere.
     async fn resolve(&mut self) -> Result<(), Away> {
-        while let Some(at) = self.places.unknown() {
-            let topic = self.places.elsewhere[at].base().topic();
-            let (moves, known) = (&self.app.moves, self.places.known());
-            let begin = match self.places.elsewhere.len() <= MAX_TOPICS {
-                true => join::begin(moves, &known, topic, &self.selection).await?,
-                false => None,
-            };
-            match begin {
-                Some(begin) => self.places.elsewhere[at] = begin,
-                None => self.leave(at, OTHER_GROUPS).await?,
+        while let Some(topic) = self.places.unknown() {
+            let (moves, known) = (&self.app.moves, self.places.all().collect::<Vec<_>>());
+            let begin = join::begin(moves, &known, topic, &self.selection).await?;
+            if !self.places.begin(begin) {
+                self.tell_gap(OTHER_GROUPS).await?;
             }
         }
         Ok(())
@@ -83,6 +75,7 @@ impl Client {
     async fn begin_merge(&mut self, extent: Extent) -> Result<Option<Merge>, Away> {
         let first = self.ends(extent).await?;
         let second = match extent {
+            _ if first.len() == 1 => first.clone(),
             Extent::Visible => first.clone(),
             // What comes before something that was written before the first look was written before the second.
             Extent::Written | Extent::WrittenAndHere => self.ends(extent).await?,
@@ -90,7 +83,8 @@ impl Client {
         match queues(&self.places, &first, &second) {
             Ok(queues) => Ok(Some(Merge::new(queues))),
             Err(at) if at < self.places.elsewhere.len() => {
-                self.leave(at, MADE_ANEW).await?;
+                self.places.leave(at);
+                self.tell_gap(MADE_ANEW).await?;
                 Ok(None)
             }
             // The stream from here is going to tell.
@@ -115,22 +109,28 @@ impl Client {
         Ok(found)
     }
 
-    async fn pass_merged(&mut self, mut merge: Merge) -> Result<Read, Away> {
-        let (mut out, mut found) = (Vec::new(), false);
+    async fn pass_merged(&mut self, mut merge: Merge, extent: Extent) -> Result<Read, Away> {
+        let mut out = Vec::new();
         loop {
             match merge.next() {
                 Next::Read(queue) => self.read(queue, &mut out).await?,
-                Next::Event(at, event) => {
-                    if let Some(topic) = self.take(at, &event, &mut out) {
-                        self.send(out.into()).await?;
-                        return Ok(Read::Through(topic));
+                Next::Event(at, event) => match self.before(at, &event, extent) {
+                    None => self.take(at, &event, &mut out),
+                    Some(topic) => {
+                        self.pass(&mut out).await?;
+                        // What comes here may be on its way: the client comes back, and has both read.
+                        let is_here = *topic == *self.app.topic;
+                        return if is_here {
+                            Err(Away)
+                        } else {
+                            Ok(Read::Through(topic))
+                        };
                     }
-                    found |= !out.is_empty();
-                }
+                },
                 Next::Nothing => break,
             }
             if out.len() >= CHUNK {
-                self.send(std::mem::take(&mut out).into()).await?;
+                self.pass(&mut out).await?;
             }
         }
         for queue in merge.queues() {
@@ -138,11 +138,15 @@ impl Client {
                 seen.raise_all(queue.partition, queue.position());
             }
         }
-        if found {
+        self.pass(&mut out).await?;
+        Ok(Read::All)
+    }
+
+    async fn pass(&mut self, out: &mut Vec<u8>) -> Result<(), Away> {
+        if !out.is_empty() {
             self.heard_at = Instant::now();
         }
-        self.send(out.into()).await?;
-        Ok(Read::All(found))
+        self.send(std::mem::take(out).into()).await
     }
 
     async fn read(&mut self, queue: &mut Queue, out: &mut Vec<u8>) -> Result<(), Away> {
@@ -166,33 +170,37 @@ impl Client {
         Ok(())
     }
 
-    /// Writes an event, unless the topic of another group comes before it, which is returned then.
-    fn take(&mut self, at: usize, event: &Travelled, out: &mut Vec<u8>) -> Option<Arc<str>> {
+    /// The topic of which something comes before an event that is not read yet.
+    fn before(&self, at: usize, event: &Travelled, extent: Extent) -> Option<Arc<str>> {
+        let (frame, seen) = (&event.frame, self.places.all().nth(at)?);
+        let is_new = frame.offset >= seen.next(AssetTag::of(&frame.asset), frame.partition);
+        let from = frame.moved_from.as_ref().filter(|_| is_new)?;
+        let is_read = match **from == *self.app.topic {
+            true => extent == Extent::WrittenAndHere,
+            false => self.places.topics().contains(from),
+        };
+        (!is_read).then(|| Arc::clone(from))
+    }
+
+    fn take(&mut self, at: usize, event: &Travelled, out: &mut Vec<u8>) {
         let frame = &event.frame;
-        let topics = self.places.topics();
-        let seen = self.places.get_mut(at)?;
+        let Some(seen) = self.places.get_mut(at) else {
+            return;
+        };
         let asset = || AssetTag::of(&frame.asset);
-        let is_new = frame.offset >= seen.next(asset(), frame.partition);
-        let from = frame.moved_from.as_ref().filter(|_| is_new);
-        if let Some(from) = from.filter(|from| !topics.contains(from)) {
-            return Some(Arc::clone(from));
-        }
         let is_new = seen.take_in_order(asset, frame.partition, frame.offset);
         if is_new && frame.is_of(&self.selection) {
             frame.write_at(&self.places.id(), out);
         }
-        None
     }
 
-    /// Lets a topic go of which no more can be had.
-    async fn leave(&mut self, at: usize, why: &str) -> Result<(), Away> {
-        self.places.leave(at);
+    /// Tells the client that it cannot be given everything.
+    pub(super) async fn tell_gap(&self, why: &str) -> Result<(), Away> {
         // Without a place here a gap is told by what comes next.
         if self.places.here.is_none() {
             return Ok(());
         }
-        let gap: Bytes = frame::gap(why, &self.places.id());
-        self.send(gap).await
+        self.send(frame::gap(why, &self.places.id())).await
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! An id tells how far a client is in a group's topic, which is further than the last event of its asset there: others' events have
 //! come since, while the asset may have been in another group already. So what counts is the asset's own last record. Where it has
-//! none among the last ones, it has sent nothing in that time, and what it has sent before is taken as had.
+//! none among the last ones, nothing can be said of what it has sent elsewhere in that time.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use ofa_crds::Cursor;
@@ -21,8 +22,8 @@ const FARTHEST: u64 = WINDOW * WIDER * WIDER;
 pub(super) struct Had {
     /// Each asset's last record that it has had.
     last: HashMap<(AssetTag, SourcePartition), u64>,
-    /// From here on all records have been looked at.
-    looked_from: HashMap<SourcePartition, u64>,
+    /// From here on all records have been looked at, up to behind the last one.
+    looked: HashMap<SourcePartition, Range<u64>>,
     /// Partitions of the derived topics of which anything is known.
     partitions: BTreeSet<u32>,
     /// On which of them assets were found.
@@ -72,10 +73,7 @@ impl Had {
             let mut reaches_low = true;
             let mut all = Vec::new();
             for (partition, search) in searches {
-                let marks = match width {
-                    WINDOW => search.last_records().await?,
-                    _ => search.last(width).await?,
-                };
+                let marks = search.last(width, assets).await?;
                 has_all.append(&mut found(&marks, assets));
                 reaches_low &= search.start_of(width) == search.low;
                 all.push((*partition, marks));
@@ -100,8 +98,9 @@ impl Had {
             };
             self.partitions.insert(partition);
             self.homes.entry(mark.asset).or_default().insert(partition);
-            let from = self.looked_from.entry(place.clone()).or_insert(offset);
-            *from = offset.min(*from);
+            let looked = self.looked.entry(place.clone()).or_insert(offset..0);
+            looked.start = looked.start.min(offset);
+            looked.end = looked.end.max(offset + 1);
             let last = self.last.entry((mark.asset, place)).or_default();
             *last = offset.max(*last);
         }
@@ -115,12 +114,19 @@ impl Had {
             return Some(true);
         };
         let place = (source.topic.clone(), source.partition);
-        let looked_from = *self.looked_from.get(&place)?;
-        let last = self.last.get(&(asset, place)).copied();
-        Some(match last {
-            Some(last) => source.offset <= last,
-            None => source.offset < looked_from,
-        })
+        let looked = self.looked.get(&place)?;
+        match self.last.get(&(asset, place)) {
+            Some(last) => Some(source.offset <= *last),
+            None if source.offset < looked.start => Some(true),
+            None if source.offset >= looked.end => Some(false),
+            None => None,
+        }
+    }
+
+    /// Whether anything is known of a partition of the source.
+    pub(super) fn knows_source(&self, source: &Cursor) -> bool {
+        let place = (source.topic.clone(), source.partition);
+        self.looked.contains_key(&place)
     }
 
     /// Whether anything is known of a partition of the derived topics.
@@ -165,9 +171,11 @@ pub(super) mod tests {
         assert_eq!(has("X", "s/0/20"), Some(true));
         assert_eq!(has("X", "s/0/21"), Some(false));
         assert_eq!(has("Y", "s/0/25"), Some(true));
-        // It has sent nothing since what was looked at.
+        // It is not among those that were looked at.
         assert_eq!(has("Z", "s/0/19"), Some(true));
-        assert_eq!(has("Z", "s/0/20"), Some(false));
+        assert_eq!(has("Z", "s/0/20"), None);
+        assert_eq!(has("Z", "s/0/25"), None);
+        assert_eq!(has("Z", "s/0/26"), Some(false));
         assert_eq!(has("X", "s/2/1"), None);
     }
 }

@@ -2,14 +2,7 @@
 
 use bytes::Bytes;
 
-use super::super::seen::Seen;
 use super::super::trail::SEPARATOR;
-
-/// How far a client is in the topics that it has been in.
-pub(super) fn id<'a>(parts: impl Iterator<Item = &'a Seen>) -> String {
-    let parts: Vec<String> = parts.map(Seen::to_string).collect();
-    parts.join("|")
-}
 
 /// Events with something behind the first part of each id, and the last id's first part.
 pub(super) fn with_longer_ids(chunk: &[u8], behind: &str) -> (Bytes, Option<String>) {
@@ -37,9 +30,9 @@ mod tests {
     #[test]
     fn ids_tell_of_the_old_topics_too() {
         let chunk =
-            b"event: asset_update\ndata: id: x\nid: t/0/7\n\n: ping\nid: t/0/9\n\nid: t/0/9|u\n\n";
+            b"event: asset_update\ndata: id: x\nid: t/0/7\n\n: ping\nid: t/0/9\n\nid: t/0/9|?u\n\n";
         let (bytes, last) = with_longer_ids(chunk, "|old/0/4");
-        let expected = b"event: asset_update\ndata: id: x\nid: t/0/7|old/0/4\n\n: ping\nid: t/0/9|old/0/4\n\nid: t/0/9|old/0/4|u\n\n";
+        let expected = b"event: asset_update\ndata: id: x\nid: t/0/7|old/0/4\n\n: ping\nid: t/0/9|old/0/4\n\nid: t/0/9|old/0/4|?u\n\n";
         assert_eq!(&bytes[..], expected);
         assert_eq!(last.as_deref(), Some("t/0/9"));
     }

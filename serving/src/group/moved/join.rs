@@ -14,6 +14,9 @@ use super::search::{Mark, Search, WIDER, WINDOW, found};
 use super::{Away, Moves};
 use crate::selection::Selection;
 
+/// Records of a partition that are searched for where a client begins: what it was away for longer than that cannot be told.
+const FARTHEST: u64 = WINDOW * WIDER * WIDER * WIDER * WIDER;
+
 /// Records that are searched for an asset on a partition of which the old topic tells nothing.
 const BLIND_WINDOW: u64 = 100_000;
 
@@ -45,6 +48,8 @@ pub(super) async fn begin(
         for tag in &tags {
             begin.raise(*tag, partition, firsts.get(tag).copied().unwrap_or(end));
         }
+        // The partition is one that is known of, even if it begins there with the first record.
+        begin.raise_all(partition, 0);
         begin.settle(&tags, partition);
     }
     Ok(Some(begin))
@@ -75,8 +80,8 @@ impl Search<'_> {
     /// Where what the client has not had begins; `None` if that cannot be said.
     async fn firsts(&self, had: &Had, tags: &[AssetTag]) -> Result<Option<Firsts>, Away> {
         let mut width = WINDOW;
-        loop {
-            let marks = self.last(width).await?;
+        while width <= FARTHEST {
+            let marks = self.last(width, tags).await?;
             let reaches_back = reaches_back(&marks, had, tags);
             if reaches_back || self.start_of(width) == self.low {
                 let is_complete = self.low == 0 || reaches_back || marks.is_empty();
@@ -84,6 +89,7 @@ impl Search<'_> {
             }
             width *= WIDER;
         }
+        Ok(None)
     }
 
     /// On a partition of which the old topic says nothing an asset can only begin with the end, and only if it has sent
@@ -95,7 +101,7 @@ impl Search<'_> {
         if maybe.is_empty() {
             return Ok(Some(Firsts::new()));
         }
-        let is_found = !found(&self.last(BLIND_WINDOW).await?, &maybe).is_empty();
+        let is_found = !found(&self.last(BLIND_WINDOW, &maybe).await?, &maybe).is_empty();
         let is_all = self.start_of(BLIND_WINDOW) == self.low;
         Ok((is_all && !is_found).then(Firsts::new))
     }
@@ -105,17 +111,16 @@ impl Search<'_> {
 fn reaches_back(marks: &[Arc<Mark>], had: &Had, tags: &[AssetTag]) -> bool {
     let mut begun = BTreeSet::new();
     let mut reaches = false;
-    for mark in marks {
-        let place = mark.source.as_ref().map(|it| (&it.topic, it.partition));
-        if !begun.insert(place) {
+    for source in marks.iter().map(|mark| mark.source.as_ref()) {
+        if !begun.insert(source.map(|it| (&it.topic, it.partition))) {
             continue;
         }
-        for tag in tags {
-            match had.has(*tag, mark.source.as_ref()) {
-                Some(true) => reaches = true,
-                Some(false) => return false,
-                None => {}
-            }
+        if source.is_some_and(|source| !had.knows_source(source)) {
+            continue;
+        }
+        reaches = tags.iter().all(|tag| had.has(*tag, source) == Some(true));
+        if !reaches {
+            return false;
         }
     }
     reaches

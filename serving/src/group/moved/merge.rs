@@ -15,6 +15,9 @@ use crate::origin;
 use crate::range::Wanted;
 use crate::selection::Selection;
 
+/// Most records that are read ahead of a partition to find one of a certain partition of the source.
+const MAX_WAITING: usize = 100_000;
+
 /// A client's assets' events, and where they come from.
 pub(in crate::group) struct Travel(pub(super) Arc<Selection>);
 
@@ -104,16 +107,22 @@ impl Queue {
         self.position() < self.to
     }
 
-    fn is_known(&self) -> bool {
-        !self.waiting.is_empty() || self.next >= self.end
+    /// Whether it is known what comes next here of a partition of the source; of any, without one.
+    fn knows(&self, source: Option<&Cursor>) -> bool {
+        let is_of = |own: &Cursor| source.is_none_or(|it| is_same(it, own));
+        let mut own = self.waiting.iter().filter_map(|it| it.source.as_ref());
+        self.next >= self.end || self.waiting.len() >= MAX_WAITING || own.any(is_of)
     }
 
     /// Whether something here comes before a record.
     fn precedes(&self, source: &Cursor) -> bool {
         let mut own = self.waiting.iter().filter_map(|it| it.source.as_ref());
-        let place = (&source.topic, source.partition);
-        own.any(|own| (&own.topic, own.partition) == place && own.offset < source.offset)
+        own.any(|own| is_same(own, source) && own.offset < source.offset)
     }
+}
+
+fn is_same(one: &Cursor, other: &Cursor) -> bool {
+    (&one.topic, one.partition) == (&other.topic, other.partition)
 }
 
 impl Merge {
@@ -127,34 +136,35 @@ impl Merge {
 
     /// What is next.
     pub(super) fn next(&mut self) -> Next<'_> {
-        let Some(pending) = self.0.iter().find(|queue| queue.is_pending()) else {
+        let Some(mut at) = self.0.iter().position(Queue::is_pending) else {
             return Next::Nothing;
         };
-        // What is of different partitions is of different partitions of the source too.
-        let partition = pending.partition;
-        let of_partition = |queue: &Queue| queue.partition == partition;
-        let unknown = |queue: &Queue| of_partition(queue) && !queue.is_known();
-        if let Some(unknown) = self.0.iter().position(unknown) {
-            return Next::Read(&mut self.0[unknown]);
+        // From what is asked for to what comes before that. As there is one order, no queue comes twice.
+        for _ in 0..self.0.len() {
+            let queue = &self.0[at];
+            if !queue.knows(None) {
+                return Next::Read(&mut self.0[at]);
+            }
+            let first = queue.waiting.front();
+            let source = first.and_then(|first| first.source.as_ref());
+            let Some(source) = source else { break };
+            // What is of different partitions is of different partitions of the source too.
+            let others = (0..).zip(&self.0);
+            let mut others =
+                others.filter(|(it, other)| *it != at && other.partition == queue.partition);
+            let earlier =
+                others.find(|(_, other)| !other.knows(Some(source)) || other.precedes(source));
+            match earlier.map(|(it, other)| (it, other.knows(Some(source)))) {
+                None => break,
+                Some((it, true)) => at = it,
+                Some((it, false)) => return Next::Read(&mut self.0[it]),
+            }
         }
-        let first = (0..self.0.len()).find(|at| of_partition(&self.0[*at]) && self.is_first(*at));
-        match first.and_then(|at| Some((self.0[at].topic, self.0[at].waiting.pop_front()?))) {
-            Some((topic, event)) => Next::Event(topic, event),
-            // Not even an end of the topics that can be read is behind what was asked for.
+        let queue = &mut self.0[at];
+        match queue.waiting.pop_front() {
+            Some(event) => Next::Event(queue.topic, event),
             None => Next::Nothing,
         }
-    }
-
-    /// Whether nothing that is known comes before the first record of a queue.
-    fn is_first(&self, at: usize) -> bool {
-        let Some(first) = self.0[at].waiting.front() else {
-            return false;
-        };
-        let Some(source) = &first.source else {
-            return true;
-        };
-        let mut others = (0..).zip(&self.0).filter(|(other, _)| *other != at);
-        !others.any(|(_, other)| other.precedes(source))
     }
 }
 
@@ -180,8 +190,6 @@ mod tests {
             page in 1usize..7,
             later in 0usize..10,
         ) {
-            // Of several partitions of the source everything has to be read ahead, to be sure.
-            let page = if partitions == 1 { page } else { records.len() };
             let mut topics: [Vec<Arc<Travelled>>; 3] = Default::default();
             let mut expected = [Vec::new(), Vec::new()];
             let asked = records.len().saturating_sub(later);

@@ -36,10 +36,10 @@ use super::arrivals::Arrivals;
 use super::frame;
 use super::seen::{Seen, tags};
 use super::stream::{PING_INTERVAL, Start};
-use super::trail::{SEPARATOR, Trail};
+use super::trail::Trail;
 use crate::range::RangeReader;
 use crate::selection::Selection;
-use catch_up::Extent;
+use catch_up::{Extent, OTHER_GROUPS};
 use ends::Ends;
 use ids::with_longer_ids;
 use merge::Travel;
@@ -113,13 +113,9 @@ struct Client {
 
 impl Client {
     fn new(app: App, selection: Selection, trail: Trail, out: mpsc::Sender<Bytes>) -> Self {
-        let tags = tags(&selection);
-        let mut elsewhere = trail.earlier;
-        for seen in &mut elsewhere {
-            seen.keep(&tags);
-        }
+        let topic = Arc::clone(&app.topic);
         Self {
-            places: Places::new(Arc::clone(&app.topic), trail.here, elsewhere),
+            places: Places::new(topic, trail, &tags(&selection)),
             app,
             selection: Arc::new(selection),
             out,
@@ -129,6 +125,9 @@ impl Client {
 
     async fn run(mut self) -> Result<(), Away> {
         self.begin().await?;
+        if self.places.has_left() {
+            self.tell_gap(OTHER_GROUPS).await?;
+        }
         self.catch_up(Extent::WrittenAndHere).await?;
         let Some(here) = self.places.here.take() else {
             let inner = self.open(Start::Unknown).await?;
@@ -144,12 +143,11 @@ impl Client {
                     let Ok(chunk) = chunk.ok_or(Away)?;
                     if frame::has_update(&chunk) {
                         self.catch_up(Extent::Written).await?;
-                        if self.is_over() {
-                            self.send(chunk).await?;
-                            return self.pass_on(inner).await;
-                        }
                     }
                     self.send_own(&chunk).await?;
+                    if frame::has_update(&chunk) && self.is_over() {
+                        return self.go_on(inner).await;
+                    }
                 }
                 () = sleep_until(look) => {
                     wait = match self.catch_up(Extent::Visible).await? {
@@ -165,7 +163,7 @@ impl Client {
     /// Finds where the client begins here, if that can be known.
     async fn begin(&mut self) -> Result<(), Away> {
         if self.places.here.is_none() {
-            let known = self.places.known();
+            let known: Vec<&Seen> = self.places.all().collect();
             let (moves, topic) = (&self.app.moves, &self.app.topic);
             self.places.here = join::begin(moves, &known, topic, &self.selection).await?;
         }
@@ -189,8 +187,23 @@ impl Client {
 
     /// Whether nothing can come any more from where the assets were before; asked when something has come from here.
     fn is_over(&self) -> bool {
-        let is_one = self.selection.assets().count() == 1;
-        self.places.elsewhere.is_empty() || is_one || self.heard_at.elapsed() >= SETTLED
+        self.is_of_one() || self.heard_at.elapsed() >= SETTLED
+    }
+
+    fn is_of_one(&self) -> bool {
+        self.selection.assets().count() == 1
+    }
+
+    /// Passes on what comes from here alone. The id of several assets keeps how far those have come elsewhere that have sent
+    /// nothing here.
+    async fn go_on(mut self, mut inner: Events) -> Result<(), Away> {
+        if self.is_of_one() {
+            return self.pass_on(inner).await;
+        }
+        while let Some(Ok(chunk)) = inner.next().await {
+            self.send_own(&chunk).await?;
+        }
+        Ok(())
     }
 
     async fn send(&self, bytes: Bytes) -> Result<(), Away> {

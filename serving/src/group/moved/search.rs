@@ -1,6 +1,6 @@
 //! Looks through parts of topics, from their ends backwards.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -93,25 +93,24 @@ impl<'a> Search<'a> {
 
     /// The offset behind the last record: behind it there may be marks of transactions.
     pub(super) async fn end_of_records(&self) -> Result<u64, Away> {
-        let marks = self.last_records().await?;
-        Ok(marks.last().map_or(self.low, |last| last.offset + 1))
-    }
-
-    /// Some records before the end, the last one among them.
-    pub(super) async fn last_records(&self) -> Result<Vec<Arc<Mark>>, Away> {
         let mut width = WINDOW;
         loop {
-            let marks = self.last(width).await?;
+            let marks = self.last(width, &[]).await?;
             // There may be only marks of transactions.
             if !marks.is_empty() || self.start_of(width) == self.low {
-                return Ok(marks);
+                return Ok(marks.last().map_or(self.low, |last| last.offset + 1));
             }
             width *= WIDER;
         }
     }
 
-    /// The records of a window before the end.
-    pub(super) async fn last(&self, width: u64) -> Result<Vec<Arc<Mark>>, Away> {
+    /// What matters of a window before the end: the records of `assets`, and each source partition's first and last one.
+    pub(super) async fn last(
+        &self,
+        width: u64,
+        assets: &[AssetTag],
+    ) -> Result<Vec<Arc<Mark>>, Away> {
+        let (mut firsts, mut lasts) = (BTreeMap::new(), BTreeMap::new());
         let (mut marks, mut from) = (Vec::new(), self.start_of(width));
         while from < self.end {
             let range = range::Range {
@@ -122,9 +121,21 @@ impl<'a> Search<'a> {
                 wanted: Arc::new(Scan),
             };
             let page = self.scans.read(range).await.map_err(|_| Away)?;
-            marks.extend(page.items);
+            for mark in page.items {
+                let place = mark.origin().map(|(place, _)| place);
+                firsts
+                    .entry(place.clone())
+                    .or_insert_with(|| Arc::clone(&mark));
+                lasts.insert(place, Arc::clone(&mark));
+                if assets.contains(&mark.asset) {
+                    marks.push(mark);
+                }
+            }
             from = page.next;
         }
+        marks.extend(firsts.into_values().chain(lasts.into_values()));
+        marks.sort_by_key(|mark| mark.offset);
+        marks.dedup_by_key(|mark| mark.offset);
         Ok(marks)
     }
 

@@ -176,10 +176,8 @@ impl Progress {
         if self.is_over || frame.offset < self.seen.next(asset, partition) {
             return;
         }
-        if let Some(from) = &frame.moved_from
-            && !frame.follows(&self.arrivals)
-        {
-            out.extend_from_slice(&frame::elsewhere(&self.seen, from));
+        if !frame.follows(&self.arrivals) {
+            out.extend_from_slice(&frame.elsewhere(&self.seen));
             self.is_over = true;
             return;
         }
