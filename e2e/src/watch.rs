@@ -4,16 +4,22 @@
 //! undeduplicated: the harness' own eye, with nothing of the client library between. A [`Follower`] is the client
 //! library's subscription to a whole shard, which changes nodes.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
-use futures::StreamExt as _;
+use anyhow::{Context as _, Result};
+use async_nats::Subscriber;
+use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use ofa_client::{Client, ClientOptions, Event, Item, SubscribeOptions};
 use ofa_crds::{subject, wire};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, unconstrained};
+use tokio::time::timeout;
 
 use crate::nats::Node;
 
@@ -21,16 +27,40 @@ use crate::nats::Node;
 /// seconds: nothing may be lost inside the harness.
 const CAPACITY: usize = 1 << 20;
 
+/// How often a recorder looks for messages unasked: on busy machines one was seen asleep for minutes with thousands waiting, and
+/// what is to be found out is not how its runtime fares.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Two tokens: an asset's event, and never one of the project's control messages.
 const EVERY_EVENT: &str = "*.*";
+
+/// What has come, and the subscription by which it comes.
+#[derive(Debug)]
+struct Inbox {
+    messages: Subscriber,
+    log: Vec<Event>,
+    /// Messages that are no event of an asset.
+    foreign: u64,
+}
+
+impl Inbox {
+    /// Takes down what waits; ready when nothing can come any more.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while let Some(message) = ready!(self.messages.poll_next_unpin(context)) {
+            match read(message) {
+                Some(event) => self.log.push(event),
+                None => self.foreign += 1,
+            }
+        }
+        Poll::Ready(())
+    }
+}
 
 /// Takes down everything that one node delivers.
 #[derive(Debug)]
 pub struct Recorder {
     node: String,
-    log: Arc<Mutex<Vec<Event>>>,
-    /// Messages that are no event of an asset.
-    foreign: Arc<AtomicU64>,
+    inbox: Arc<Mutex<Inbox>>,
     /// Whether the connection was lost or messages were thrown away.
     broken: Arc<AtomicBool>,
     task: JoinHandle<()>,
@@ -55,29 +85,23 @@ impl Recorder {
             })
             .connect(node.url())
             .await?;
-        let mut messages = client.subscribe(EVERY_EVENT).await?;
+        let messages = client.subscribe(EVERY_EVENT).await?;
         client.flush().await?;
-        let (log, foreign) = (
-            Arc::new(Mutex::new(Vec::new())),
-            Arc::new(AtomicU64::new(0)),
-        );
-        let (shared, others) = (log.clone(), foreign.clone());
+        let inbox = Arc::new(Mutex::new(Inbox {
+            messages,
+            log: Vec::new(),
+            foreign: 0,
+        }));
+        let shared = inbox.clone();
         let task = tokio::spawn(async move {
             // Held: the subscription lives as long as its client.
             let _client = client;
-            while let Some(message) = messages.next().await {
-                match read(message) {
-                    Some(event) => lock(&shared).push(event),
-                    None => {
-                        others.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            }
+            let mut taken = pin!(poll_fn(|context| lock(&shared).poll(context)));
+            while timeout(LOOK, &mut taken).await.is_err() {}
         });
         Ok(Self {
             node: node.name().to_owned(),
-            log,
-            foreign,
+            inbox,
             broken,
             task,
         })
@@ -92,19 +116,22 @@ impl Recorder {
     /// Everything received so far, in order of arrival.
     #[must_use]
     pub fn received(&self) -> Vec<Event> {
-        lock(&self.log).clone()
+        let mut inbox = lock(&self.inbox);
+        // What the task has not been woken for.
+        let _ = unconstrained(poll_fn(|context| inbox.poll(context))).now_or_never();
+        inbox.log.clone()
     }
 
     /// How many messages were received so far.
     #[must_use]
     pub fn count(&self) -> usize {
-        lock(&self.log).len()
+        lock(&self.inbox).log.len()
     }
 
     /// Messages that were no event of an asset: must be none.
     #[must_use]
     pub fn foreign(&self) -> u64 {
-        self.foreign.load(Ordering::Relaxed)
+        lock(&self.inbox).foreign
     }
 
     /// Whether it was connected to its node, and kept up, the whole time.

@@ -12,7 +12,8 @@ use super::Pump;
 use crate::consume::{Headers, Taken};
 use crate::derive::DeriveError;
 use crate::derive::enqueue::{DerivedTopic, Outgoing};
-use crate::derive::route::{Joined, route};
+use crate::derive::route::{Joined, Routed, route};
+use crate::derive::table::JoinTable;
 use crate::derive::writer::{WriteError, Writer};
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
@@ -103,23 +104,18 @@ impl Pump {
                 let source = source_of(&self.topic, &record, &mut state.cursor);
                 let moved_from = before.as_deref().map(moved_from);
                 let further = std::iter::once(source).chain(moved_from);
+                let topic = self.topics.get(routed.group).ok_or_else(gone)?;
+                let headers = state.chunk.headers_and(at, further);
                 let outgoing = Outgoing {
                     partition: record.partition,
                     key: routed.asset.as_bytes(),
                     value: routed.value,
                     timestamp_ms: timestamp(&record),
                 };
-                let topic = self.topics.get(routed.group).ok_or_else(gone)?;
-                let headers = state.chunk.headers_and(at, further);
                 enqueue(&self.writer, topic, &outgoing, headers)?;
                 if is_new {
-                    let entry = Outgoing {
-                        partition: 0,
-                        key: routed.asset.as_bytes(),
-                        value: self.table.name(routed.group).as_str().as_bytes(),
-                        timestamp_ms: 0,
-                    };
                     let changelog = self.topics.changelog().ok_or_else(gone)?;
+                    let entry = changelog_entry(&routed, &self.table);
                     enqueue(&self.writer, changelog, &entry, None)?;
                     let group = Some(routed.group);
                     let before = self.table.note_written(routed.asset, group);
@@ -141,6 +137,16 @@ fn gone() -> WriteError {
     WriteError::Abort(KafkaError::MessageProduction(
         RDKafkaErrorCode::UnknownTopic,
     ))
+}
+
+/// Which group's topic has the asset's last record now.
+fn changelog_entry<'a>(routed: &Routed<'a>, table: &'a JoinTable) -> Outgoing<'a> {
+    Outgoing {
+        partition: 0,
+        key: routed.asset.as_bytes(),
+        value: table.name(routed.group).as_str().as_bytes(),
+        timestamp_ms: 0,
+    }
 }
 
 /// Adds a record to the open transaction; waits while librdkafka's queue is full.
