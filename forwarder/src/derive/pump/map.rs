@@ -126,6 +126,7 @@ impl Pump {
         // What is not committed yet is newer than what stands there.
         self.commit()?;
         while !self.stop.is_cancelled() {
+            self.health.beat();
             if self.ensure_topics()? {
                 let (table, health) = (&mut self.table, &self.health);
                 let take = |asset: &str, group| {
