@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::PayloadError;
+use super::marks::Marks;
 
 /// Deepest nesting that is followed: serde_json's own limit, which clients in Rust have too.
 const MAX_DEPTH: usize = 127;
@@ -26,20 +27,19 @@ pub(super) struct Layout {
 
 /// Reads the layout of an event.
 pub(super) fn layout(json: &[u8]) -> Result<Layout, PayloadError> {
-    if std::str::from_utf8(json).is_err() {
-        return Err(PayloadError::InvalidJson);
-    }
-    let mut scanner = Scanner { json, at: 0 };
-    scanner.skip_space();
-    if scanner.peek() != Some(b'{') {
+    let mut scanner = Scanner::new(json);
+    let start = scanner.space(0);
+    if scanner.byte(start) != Some(b'{') {
         scanner
-            .skip_value(0)
-            .and_then(|()| scanner.end())
+            .value(start, 0)
+            .and_then(|at| scanner.end(at))
             .ok_or(PayloadError::InvalidJson)?;
         return Err(PayloadError::NotAnObject);
     }
-    let found = scanner.event().ok_or(PayloadError::InvalidJson)?;
-    scanner.end().ok_or(PayloadError::InvalidJson)?;
+    let found = scanner.event(start).ok_or(PayloadError::InvalidJson)?;
+    scanner
+        .end(found.close + 1)
+        .ok_or(PayloadError::InvalidJson)?;
     if found.id.is_empty() {
         Err(PayloadError::MissingId)
     } else {
@@ -49,297 +49,268 @@ pub(super) fn layout(json: &[u8]) -> Result<Layout, PayloadError> {
 
 /// Finds the id alone and looks no further: for payloads that are passed on as they are.
 pub(super) fn id_only(json: &[u8]) -> Result<Range<usize>, PayloadError> {
-    let mut scanner = Scanner { json, at: 0 };
-    scanner.skip_space();
-    if scanner.peek() != Some(b'{') {
+    let mut scanner = Scanner::new(json);
+    let start = scanner.space(0);
+    if scanner.byte(start) != Some(b'{') {
         return layout(json).map(|found| found.id);
     }
-    scanner.at += 1;
     scanner
-        .first_id()
+        .first_id(start + 1)
         .ok_or_else(|| layout(json).err().unwrap_or(PayloadError::MissingId))
 }
 
+/// Reads JSON. Each method takes the position where something begins and returns the position behind it, `None` where it
+/// is not there: positions that are handed on stay in the processor's registers.
 struct Scanner<'a> {
     json: &'a [u8],
-    at: usize,
+    marks: Marks<'a>,
+    /// Behind the last escape in a string.
+    escaped: usize,
 }
 
-/// Eight bytes of `byte`.
-const fn eight(byte: u8) -> u64 {
-    u64::from_le_bytes([byte; 8])
+/// A member's key: its place between the quotes, and whether it has escapes.
+struct Key {
+    place: Range<usize>,
+    is_escaped: bool,
 }
 
-/// How many bytes, from the first, a JSON string may hold as they are: all but `"`, `\` and control characters. Finds
-/// the first exception without looking at each byte ("Bit Twiddling Hacks", determining if a word has a byte less than n,
-/// or equal to n). Looks at whole groups of eight only.
-#[inline]
-fn plain_prefix(bytes: &[u8]) -> usize {
-    let below = |word: u64, limit: u8| word.wrapping_sub(eight(limit)) & !word & eight(0x80);
-    let (groups, _) = bytes.as_chunks::<8>();
-    for (index, group) in groups.iter().enumerate() {
-        let word = u64::from_le_bytes(*group);
-        let found =
-            below(word, 0x20) | below(word ^ eight(b'"'), 1) | below(word ^ eight(b'\\'), 1);
-        // A branch that is nearly always foreseen, so that a group does not wait for what was found in the one before.
-        if found != 0 {
-            // Marks behind the first may be wrong, the first is not.
-            return index * 8 + (found.trailing_zeros() / 8) as usize;
-        }
-    }
-    groups.len() * 8
-}
-
-impl Scanner<'_> {
-    fn peek(&self) -> Option<u8> {
-        self.json.get(self.at).copied()
-    }
-
-    fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
+impl<'a> Scanner<'a> {
+    fn new(json: &'a [u8]) -> Self {
+        Self {
+            json,
+            marks: Marks::new(json),
+            escaped: 0,
         }
     }
 
-    fn expect(&mut self, byte: u8) -> Option<()> {
-        (self.peek()? == byte).then(|| self.at += 1)
+    #[inline]
+    fn byte(&self, at: usize) -> Option<u8> {
+        self.json.get(at).copied()
     }
 
-    fn end(&mut self) -> Option<()> {
-        self.skip_space();
-        (self.at == self.json.len()).then_some(())
+    #[inline]
+    fn space(&self, mut at: usize) -> usize {
+        while matches!(self.byte(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            at += 1;
+        }
+        at
+    }
+
+    #[inline]
+    fn expect(&self, at: usize, byte: u8) -> Option<usize> {
+        (self.byte(at)? == byte).then_some(at + 1)
+    }
+
+    /// Nothing follows, and what is not ASCII is UTF-8: it can stand in strings only, so the marks have seen it.
+    fn end(&self, at: usize) -> Option<()> {
+        let is_text = self.marks.is_ascii() || std::str::from_utf8(self.json).is_ok();
+        (self.space(at) == self.json.len() && is_text).then_some(())
     }
 
     /// The whole object, from its opening brace.
-    fn event(&mut self) -> Option<Layout> {
+    fn event(&mut self, at: usize) -> Option<Layout> {
         let mut found = Layout::default();
-        self.expect(b'{')?;
-        let mut separator = self.at;
+        let mut separator = self.expect(at, b'{')?;
+        let mut at = separator;
         loop {
-            self.skip_space();
-            if found.members == 0 && self.peek() == Some(b'}') {
-                break;
+            let start = self.space(at);
+            if found.members == 0 && self.byte(start) == Some(b'}') {
+                found.close = start;
+                return Some(found);
             }
-            let start = self.at;
-            let key = self.key()?;
-            let value_start = self.at;
-            self.skip_value(1)?;
-            let value = value_start..self.at;
-            let is_id =
-                found.id.is_empty() && self.names(&key, b"id") && self.can_be_id(value_start);
+            let (key, value) = self.key(start)?;
+            let behind = self.value(value, 1)?;
+            let is_id = found.id.is_empty() && self.names(&key, b"id") && self.can_be_id(value);
             if is_id {
                 let cut_from = if found.members == 0 { start } else { separator };
-                found.id = value;
-                found.id_member = cut_from..self.at;
+                found.id = value..behind;
+                found.id_member = cut_from..behind;
             } else if self.names(&key, b"attributes") {
-                found.attributes = Some(value);
+                found.attributes = Some(value..behind);
             }
             found.members += 1;
-            self.skip_space();
-            match self.peek()? {
-                b'}' => break,
-                b',' => separator = self.at,
+            separator = self.space(behind);
+            at = separator + 1;
+            match self.byte(separator)? {
+                b'}' => {
+                    found.close = separator;
+                    return Some(found);
+                }
+                b',' if is_id && found.members == 1 => {
+                    // The id was the first member: its comma is the one behind it.
+                    found.id_member.end = at;
+                }
+                b',' => {}
                 _ => return None,
             }
-            self.at += 1;
-            if is_id && found.members == 1 {
-                // The id was the first member: its comma is the one behind it.
-                found.id_member.end = self.at;
-            }
         }
-        found.close = self.at;
-        self.at += 1;
-        Some(found)
     }
 
     /// The first id among the members, nothing behind it looked at.
-    fn first_id(&mut self) -> Option<Range<usize>> {
+    fn first_id(&mut self, mut at: usize) -> Option<Range<usize>> {
         loop {
-            self.skip_space();
-            let key = self.key()?;
-            let start = self.at;
-            self.skip_value(1)?;
-            if self.names(&key, b"id") && self.can_be_id(start) {
-                return Some(start..self.at);
+            let (key, value) = self.key(self.space(at))?;
+            let behind = self.value(value, 1)?;
+            if self.names(&key, b"id") && self.can_be_id(value) {
+                return Some(value..behind);
             }
-            self.skip_space();
-            self.expect(b',')?;
+            at = self.expect(self.space(behind), b',')?;
         }
     }
 
-    /// A member's key and its colon; returns the key between its quotes.
-    fn key(&mut self) -> Option<Range<usize>> {
-        let start = self.at + 1;
-        self.skip_string()?;
-        let key = start..self.at - 1;
-        self.skip_space();
-        self.expect(b':')?;
-        self.skip_space();
-        Some(key)
+    /// A member's key and its colon; returns where the value begins, too.
+    #[inline]
+    fn key(&mut self, at: usize) -> Option<(Key, usize)> {
+        let behind = self.string(at)?;
+        let key = Key {
+            place: at + 1..behind - 1,
+            is_escaped: self.escaped > at,
+        };
+        let value = self.expect(self.space(behind), b':')?;
+        Some((key, self.space(value)))
     }
 
     /// Whether a key equals `name` without regard to case, escapes resolved.
-    fn names(&self, key: &Range<usize>, name: &[u8]) -> bool {
-        let raw = &self.json[key.clone()];
-        // Escapes make a key longer than what it says.
-        if raw.len() > name.len() && raw.contains(&b'\\') {
-            let quoted = &self.json[key.start - 1..=key.end];
-            let text = serde_json::from_slice::<String>(quoted);
-            return text.is_ok_and(|text| text.as_bytes().eq_ignore_ascii_case(name));
+    #[inline]
+    fn names(&self, key: &Key, name: &[u8]) -> bool {
+        if key.is_escaped {
+            return self.names_escaped(key, name);
         }
-        raw.eq_ignore_ascii_case(name)
+        key.place.len() == name.len() && self.json[key.place.clone()].eq_ignore_ascii_case(name)
+    }
+
+    #[cold]
+    fn names_escaped(&self, key: &Key, name: &[u8]) -> bool {
+        let quoted = &self.json[key.place.start - 1..=key.place.end];
+        let text = serde_json::from_slice::<String>(quoted);
+        text.is_ok_and(|text| text.as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// An id is a scalar; `null` and an empty string name nothing.
     fn can_be_id(&self, value: usize) -> bool {
         match self.json[value] {
-            b'"' => self.json.get(value + 1) != Some(&b'"'),
+            b'"' => self.byte(value + 1) != Some(b'"'),
             b'{' | b'[' | b'n' => false,
             _ => true,
         }
     }
 
-    fn skip_value(&mut self, depth: usize) -> Option<()> {
-        match self.peek()? {
-            b'"' => self.skip_string(),
-            b'{' => self.skip_object(depth),
-            b'[' => self.skip_array(depth),
-            b't' => self.skip_word(b"true"),
-            b'f' => self.skip_word(b"false"),
-            b'n' => self.skip_word(b"null"),
-            _ => self.skip_number(),
+    #[inline]
+    fn value(&mut self, at: usize, depth: usize) -> Option<usize> {
+        match self.byte(at)? {
+            b'"' => self.string(at),
+            _ => self.other_value(at, depth),
         }
     }
 
-    fn skip_object(&mut self, depth: usize) -> Option<()> {
+    fn other_value(&mut self, at: usize, depth: usize) -> Option<usize> {
+        match self.byte(at)? {
+            b'{' => self.object(at, depth),
+            b'[' => self.array(at, depth),
+            b't' => self.word(at, b"true"),
+            b'f' => self.word(at, b"false"),
+            b'n' => self.word(at, b"null"),
+            _ => self.number(at),
+        }
+    }
+
+    fn object(&mut self, at: usize, depth: usize) -> Option<usize> {
         if depth >= MAX_DEPTH {
             return None;
         }
-        self.at += 1;
-        self.skip_space();
-        if self.expect(b'}').is_some() {
-            return Some(());
+        let mut at = self.space(at + 1);
+        if let Some(behind) = self.expect(at, b'}') {
+            return Some(behind);
         }
         loop {
-            self.skip_space();
-            self.key()?;
-            self.skip_value(depth + 1)?;
-            self.skip_space();
-            if self.expect(b',').is_none() {
-                return self.expect(b'}');
+            let (_, value) = self.key(at)?;
+            let behind = self.value(value, depth + 1)?;
+            let separator = self.space(behind);
+            match self.expect(separator, b',') {
+                Some(next) => at = self.space(next),
+                None => return self.expect(separator, b'}'),
             }
         }
     }
 
-    fn skip_array(&mut self, depth: usize) -> Option<()> {
+    fn array(&mut self, at: usize, depth: usize) -> Option<usize> {
         if depth >= MAX_DEPTH {
             return None;
         }
-        self.at += 1;
-        self.skip_space();
-        if self.expect(b']').is_some() {
-            return Some(());
+        let mut at = self.space(at + 1);
+        if let Some(behind) = self.expect(at, b']') {
+            return Some(behind);
         }
         loop {
-            self.skip_space();
-            self.skip_value(depth + 1)?;
-            self.skip_space();
-            if self.expect(b',').is_none() {
-                return self.expect(b']');
+            let behind = self.value(at, depth + 1)?;
+            let separator = self.space(behind);
+            match self.expect(separator, b',') {
+                Some(next) => at = self.space(next),
+                None => return self.expect(separator, b']'),
             }
         }
     }
 
-    fn skip_string(&mut self) -> Option<()> {
-        self.expect(b'"')?;
+    #[inline]
+    fn string(&mut self, at: usize) -> Option<usize> {
+        let start = self.expect(at, b'"')?;
+        let mark = self.marks.next(start)?;
+        if self.byte(mark) == Some(b'"') {
+            return Some(mark + 1);
+        }
+        self.escaped_string(mark)
+    }
+
+    /// The rest of a string, from its first escape.
+    #[cold]
+    fn escaped_string(&mut self, mut mark: usize) -> Option<usize> {
         loop {
-            self.at += plain_prefix(&self.json[self.at..]);
-            match self.peek()? {
-                b'"' => {
-                    self.at += 1;
-                    return Some(());
-                }
-                b'\\' => self.skip_escape()?,
-                0..0x20 => return None,
-                // One of the last bytes, fewer than eight.
-                _ => self.at += 1,
+            match self.byte(mark)? {
+                b'"' => return Some(mark + 1),
+                b'\\' => self.escaped = self.escape(mark)?,
+                _ => return None,
             }
+            mark = self.marks.next(self.escaped)?;
         }
     }
 
-    fn skip_escape(&mut self) -> Option<()> {
-        match self.json.get(self.at + 1)? {
-            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 2,
+    fn escape(&self, at: usize) -> Option<usize> {
+        match self.byte(at + 1)? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 2),
             b'u' => {
-                let digits = self.json.get(self.at + 2..self.at + 6)?;
-                digits.iter().all(u8::is_ascii_hexdigit).then_some(())?;
-                self.at += 6;
+                let digits = self.json.get(at + 2..at + 6)?;
+                digits.iter().all(u8::is_ascii_hexdigit).then_some(at + 6)
             }
-            _ => return None,
+            _ => None,
         }
-        Some(())
     }
 
-    fn skip_word(&mut self, word: &[u8]) -> Option<()> {
-        self.json[self.at..]
-            .starts_with(word)
-            .then(|| self.at += word.len())
+    fn word(&self, at: usize, word: &[u8]) -> Option<usize> {
+        self.json[at..].starts_with(word).then_some(at + word.len())
     }
 
-    fn skip_number(&mut self) -> Option<()> {
-        let _ = self.expect(b'-');
-        if self.expect(b'0').is_none() {
-            self.skip_digits()?;
+    fn number(&self, at: usize) -> Option<usize> {
+        let mut at = self.expect(at, b'-').unwrap_or(at);
+        at = match self.expect(at, b'0') {
+            Some(behind) => behind,
+            None => self.digits(at)?,
+        };
+        if let Some(fraction) = self.expect(at, b'.') {
+            at = self.digits(fraction)?;
         }
-        if self.expect(b'.').is_some() {
-            self.skip_digits()?;
-        }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.at += 1;
+        if matches!(self.byte(at), Some(b'e' | b'E')) {
+            at += 1;
+            if matches!(self.byte(at), Some(b'+' | b'-')) {
+                at += 1;
             }
-            self.skip_digits()?;
+            at = self.digits(at)?;
         }
-        Some(())
+        Some(at)
     }
 
-    fn skip_digits(&mut self) -> Option<()> {
-        let start = self.at;
-        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
-            self.at += 1;
-        }
-        (self.at > start).then_some(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn agrees(bytes: &[u8]) -> Result<(), TestCaseError> {
-        let plain = |byte: &&u8| **byte >= 0x20 && !matches!(**byte, b'"' | b'\\');
-        let groups = &bytes[..bytes.len() / 8 * 8];
-        prop_assert_eq!(plain_prefix(bytes), groups.iter().take_while(plain).count());
-        Ok(())
-    }
-
-    proptest! {
-        #[test]
-        fn the_first_byte_that_is_not_plain_is_found(bytes: [u8; 8]) {
-            agrees(&bytes)?;
-        }
-
-        #[test]
-        fn nearly_plain_bytes_too(bytes in "[a-z\\x1f-\\x23\\x5b-\\x5d]{0,8}") {
-            agrees(bytes.as_bytes())?;
-        }
-
-        #[test]
-        fn behind_other_bytes_too(bytes in "[a-z]{0,40}[a-z\\x1f-\\x23\\x5b-\\x5d]{0,20}") {
-            agrees(bytes.as_bytes())?;
-        }
+    fn digits(&self, start: usize) -> Option<usize> {
+        let digits = self.json[start..].iter();
+        let count = digits.take_while(|byte| byte.is_ascii_digit()).count();
+        (count > 0).then_some(start + count)
     }
 }

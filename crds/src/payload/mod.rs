@@ -5,6 +5,7 @@
 //! already has a member of one of these names, ours stands behind it, and JSON readers take the last.
 
 mod json;
+mod marks;
 mod stamp;
 mod timestamp;
 
