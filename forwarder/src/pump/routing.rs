@@ -14,6 +14,9 @@ use crate::metrics::Metrics;
 use crate::route::{Encoder, Poison, Record, Routed, Tenure};
 use crate::shards::{Room, Shards};
 
+/// Records after which batches are handed over although more records wait: each costs its shard a write and a marker.
+const BURST: usize = 2000;
+
 /// Whether the chunk could be worked off.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -23,27 +26,38 @@ pub(super) enum Progress {
 }
 
 impl Pump {
-    /// Takes a chunk when the last one is worked off, and routes its records until its end or until a
-    /// shard is full; then hands all batches over.
+    /// Takes chunks and routes their records, for as long as more are there and shards have room; then hands all batches over.
     pub(super) fn take_and_route(&mut self) -> Progress {
-        if self.state.at >= self.state.chunk.len() {
-            self.state.at = 0;
-            let wait = if self.state.catch_up.is_some() {
-                Duration::ZERO
-            } else {
-                TICK
-            };
-            self.source.fill(&mut self.state.chunk, wait);
-            self.encoder.set_now(now_ms());
-            self.encoder.look_ahead(self.state.chunk.hash_keys());
+        let (mut progress, mut routed) = (Progress::Done, 0);
+        loop {
+            if self.state.at >= self.state.chunk.len() {
+                self.take_chunk(routed == 0);
+            }
+            let from = self.state.at;
+            while progress == Progress::Done && self.state.at < self.state.chunk.len() {
+                progress = self.route_next();
+            }
+            routed += self.state.at - from;
+            let more_waits = progress == Progress::Done && self.state.chunk.is_full();
+            if !more_waits || routed >= BURST {
+                break;
+            }
         }
-        let (mut progress, from) = (Progress::Done, self.state.at);
-        while progress == Progress::Done && self.state.at < self.state.chunk.len() {
-            progress = self.route_next();
-        }
-        self.metrics.consumed((self.state.at - from) as u64);
+        self.metrics.consumed(routed as u64);
         self.flush_all();
         progress
+    }
+
+    fn take_chunk(&mut self, may_wait: bool) {
+        self.state.at = 0;
+        let wait = if may_wait && self.state.catch_up.is_none() {
+            TICK
+        } else {
+            Duration::ZERO
+        };
+        self.source.fill(&mut self.state.chunk, wait);
+        self.encoder.set_now(now_ms());
+        self.encoder.look_ahead(self.state.chunk.hash_keys());
     }
 
     /// Routes the record at hand, unless a shard it goes to is full.
