@@ -92,9 +92,14 @@ const READ_AHEAD: ReadAhead = ReadAhead {
 const SESSION_TIMEOUT_MS: &str = "6000";
 
 /// A member hears by its next heartbeat that partitions change hands. A few small requests a second from each forwarder are
-/// nothing to a broker. A forwarder that comes takes a second all the same: the others join twice, which librdkafka does
-/// once a second at most.
+/// nothing to a broker.
 const HEARTBEAT_MS: &str = "200";
+
+/// How long a member reads on what it is to let go. Cooperative rebalancing has members join twice, to hear what they give away and
+/// to say that they have, and librdkafka joins once a second at most (`rkcg_join_intvl`): who let go at once would leave its
+/// partitions to nobody for the rest of that second. What is left of it is enough to drain, and for the heartbeats that the second
+/// joining begins with.
+const CLASSIC_TIME_TO_LET_GO: Duration = Duration::from_millis(700);
 
 impl SourceSettings {
     /// What reads the records.
@@ -328,6 +333,14 @@ impl Source {
     /// End of a partition, as far as fetches have told.
     pub(crate) fn known_end(&self, partition: i32) -> Option<i64> {
         self.fetcher.known_end(partition)
+    }
+
+    /// How long partitions that the group takes away are better read on before they are let go.
+    pub(crate) fn time_to_let_go(&self) -> Duration {
+        match self.settings.protocol {
+            GroupProtocol::Classic => CLASSIC_TIME_TO_LET_GO,
+            GroupProtocol::Consumer => Duration::ZERO,
+        }
     }
 
     /// From now on partitions are let go at once; dropping the source then leaves the group.

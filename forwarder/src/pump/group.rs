@@ -11,6 +11,8 @@ use crate::consume::{Rebalance, SourceError};
 /// Partitions that are about to be let go.
 pub(super) struct Drain {
     partitions: Vec<i32>,
+    /// They are read until then.
+    from: Instant,
     deadline: Instant,
 }
 
@@ -40,13 +42,11 @@ impl Pump {
         match rebalance {
             Rebalance::Assign(partitions) => self.take_partitions(&partitions),
             Rebalance::Revoke(partitions) => {
-                for &partition in &partitions {
-                    self.state.tracker.drain(partition);
-                }
-                let deadline = Instant::now() + DRAIN_DEADLINE;
+                let from = Instant::now() + self.source.time_to_let_go();
                 self.state.draining.push(Drain {
                     partitions,
-                    deadline,
+                    from,
+                    deadline: from + DRAIN_DEADLINE,
                 });
                 Ok(())
             }
@@ -84,6 +84,13 @@ impl Pump {
     /// Lets partitions go that are confirmed, or whose time is over; the others go on undisturbed.
     fn finish_drains(&mut self) -> Result<(), SourceError> {
         for drain in std::mem::take(&mut self.state.draining) {
+            if Instant::now() < drain.from {
+                self.state.draining.push(drain);
+                continue;
+            }
+            for &partition in &drain.partitions {
+                self.state.tracker.drain(partition);
+            }
             let confirmed = self.state.tracker.is_confirmed(&drain.partitions);
             if !confirmed && Instant::now() < drain.deadline {
                 self.state.draining.push(drain);
