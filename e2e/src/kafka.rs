@@ -183,10 +183,26 @@ impl Broker {
     /// # Errors
     /// When Kafka refuses.
     pub async fn create_topic(&self, topic: &str, partitions: i32) -> Result<()> {
+        self.create_topic_with(topic, partitions, &[]).await
+    }
+
+    /// Creates a topic with settings of its own.
+    ///
+    /// # Errors
+    /// When Kafka refuses.
+    pub async fn create_topic_with(
+        &self,
+        topic: &str,
+        partitions: i32,
+        settings: &[(&str, &str)],
+    ) -> Result<()> {
         let admin: AdminClient<DefaultClientContext> = self.settings().client_config()?.create()?;
-        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1))
+        let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1))
             // As OpenFactory's own topics allow for the largest events.
             .set("max.message.bytes", "10485760");
+        for (name, value) in settings {
+            new = new.set(name, value);
+        }
         let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
         for result in admin.create_topics([&new], &options).await? {
             match result {

@@ -1,5 +1,5 @@
-//! How long an event takes from the moment it is due at the producer to the client, beside how long it takes to a plain
-//! consumer of Kafka.
+//! How long an event takes to the client, from the moment it is due at the producer and from Kafka's append, beside how long it
+//! takes to a plain consumer of Kafka.
 
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -10,7 +10,9 @@ use jiff::{SignedDuration, Timestamp};
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
-use super::timetable::{Arrival, Generator, arrivals, due_of, latencies, percentile};
+use super::timetable::{
+    Arrival, Generator, arrivals, due_of, latencies, latencies_since_stamp, percentile,
+};
 use super::{Settings, forwarder_settings, print};
 use crate::forwarder::Forwarder;
 use crate::kafka::Broker;
@@ -22,8 +24,9 @@ const TOPIC: &str = "latency";
 /// A topic of its own for the consumer, so that each reads what is written while it reads.
 const TOPIC_OF_CONSUMER: &str = "latency-consumer";
 
-/// Events in each millisecond.
-const EVENTS_A_TICK: u64 = 10;
+/// Time stamps are the broker's, of the append: in whole milliseconds, cut off, so that what is counted from them is half of one
+/// too long on average.
+const STAMPED_AT_APPEND: (&str, &str) = ("message.timestamp.type", "LogAppendTime");
 
 /// Left out at the beginning, while connections and caches warm up.
 const WARM_UP: Duration = Duration::from_secs(3);
@@ -35,26 +38,32 @@ const DRAIN: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Targets in ms.
+/// Targets in ms at the usual rate.
 const P50_TARGET: f64 = 2.0;
 const P99_TARGET: f64 = 10.0;
 
 /// Measures a plain consumer, then two shards of two nodes and one forwarder.
 pub(super) async fn measure(settings: &Settings, broker: &Broker, folder: &Path) -> Result<()> {
     let measured = Duration::from_secs(settings.seconds);
-    let alone = through_kafka(broker, measured).await?;
-    report("kafka-alone", &alone, measured)?;
-    let all = through_forwarder(broker, measured, folder).await?;
-    report("client", &all, measured)
+    // A thousand a second are one in each of the generator's ticks.
+    let rate = settings.kiloevents;
+    let alone = through_kafka(broker, rate, measured).await?;
+    report("kafka-alone", &alone, rate, measured)?;
+    let all = through_forwarder(broker, rate, measured, folder).await?;
+    report("client", &all, rate, measured)
 }
 
-async fn through_kafka(broker: &Broker, measured: Duration) -> Result<Vec<Arrival>> {
+async fn create_topic(broker: &Broker, topic: &str) -> Result<()> {
     broker
-        .create_topic(TOPIC_OF_CONSUMER, super::input::PARTITIONS)
-        .await?;
-    let events = EVENTS_A_TICK * u64::try_from((WARM_UP + measured).as_millis())?;
+        .create_topic_with(topic, super::input::PARTITIONS, &[STAMPED_AT_APPEND])
+        .await
+}
+
+async fn through_kafka(broker: &Broker, rate: u64, measured: Duration) -> Result<Vec<Arrival>> {
+    create_topic(broker, TOPIC_OF_CONSUMER).await?;
+    let events = rate * u64::try_from((WARM_UP + measured).as_millis())?;
     let consumer = consume(broker, events)?;
-    let generator = Generator::start(broker, TOPIC_OF_CONSUMER, EVENTS_A_TICK, WARM_UP + measured)?;
+    let generator = Generator::start(broker, TOPIC_OF_CONSUMER, rate, WARM_UP + measured)?;
     generator.finish()?;
     let all = tokio::task::block_in_place(|| consumer.join());
     all.map_err(|_| anyhow::anyhow!("the consumer broke down"))?
@@ -82,11 +91,10 @@ fn consume(broker: &Broker, events: u64) -> Result<JoinHandle<Result<Vec<Arrival
             last = Instant::now();
             let received = Timestamp::now();
             let due = due_of(record.payload().unwrap_or_default())?;
-            all.push(Arrival::new(
-                due,
-                u32::try_from(record.partition())?,
-                received,
-            ));
+            let stamp = record.timestamp().to_millis();
+            let stamp = stamp.map(Timestamp::from_millisecond).transpose()?;
+            let partition = u32::try_from(record.partition())?;
+            all.push(Arrival::new(due, stamp, partition, received));
         }
         Ok(all)
     }))
@@ -94,10 +102,11 @@ fn consume(broker: &Broker, events: u64) -> Result<JoinHandle<Result<Vec<Arrival
 
 async fn through_forwarder(
     broker: &Broker,
+    rate: u64,
     measured: Duration,
     folder: &Path,
 ) -> Result<Vec<Arrival>> {
-    broker.create_topic(TOPIC, super::input::PARTITIONS).await?;
+    create_topic(broker, TOPIC).await?;
     let (mut shards, mut recorders) = (Vec::new(), Vec::new());
     for name in ["C1", "C2"] {
         let shard = Shard::start(name, 2, folder).await?;
@@ -107,7 +116,7 @@ async fn through_forwarder(
     let settings = forwarder_settings("latency", TOPIC, broker, &shards);
     let mut forwarder = Forwarder::start(settings, folder)?;
     forwarder.wait_ready().await?;
-    let generator = Generator::start(broker, TOPIC, EVENTS_A_TICK, WARM_UP + measured)?;
+    let generator = Generator::start(broker, TOPIC, rate, WARM_UP + measured)?;
     let written = generator.finish()?;
     tokio::time::sleep(DRAIN).await;
     forwarder.stop().await?;
@@ -121,15 +130,17 @@ async fn through_forwarder(
     Ok(all)
 }
 
-fn report(who: &str, all: &[Arrival], measured: Duration) -> Result<()> {
+fn report(who: &str, all: &[Arrival], rate: u64, measured: Duration) -> Result<()> {
     let first = all.iter().map(|it| it.due).min();
     let from = first.context("no event arrived")? + SignedDuration::try_from(WARM_UP)?;
-    let counted = latencies(all.iter(), from, measured)?;
-    let rate = EVENTS_A_TICK * 1000;
-    for (name, share, target) in [("p50", 500, P50_TARGET), ("p99", 990, P99_TARGET)] {
-        let figure = percentile(&counted, share);
-        let name = format!("latency-{rate}-{who}-{name}");
-        print(&name, figure, "ms", figure / target)?;
+    let from_due = latencies(all.iter(), from, measured)?;
+    let from_append = latencies_since_stamp(all.iter(), from, measured)?;
+    for (since, counted) in [("due", from_due), ("append", from_append)] {
+        for (name, share, target) in [("p50", 500, P50_TARGET), ("p99", 990, P99_TARGET)] {
+            let figure = percentile(&counted, share);
+            let name = format!("latency-{rate}000-{who}-{since}-{name}");
+            print(&name, figure, "ms", figure / target)?;
+        }
     }
     Ok(())
 }

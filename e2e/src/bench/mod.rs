@@ -58,6 +58,9 @@ pub struct Settings {
     /// Seconds over which latency is measured
     #[arg(long, env = "BENCH_SECONDS", default_value_t = 15)]
     seconds: u64,
+    /// Events a second while latency is measured, in thousands
+    #[arg(long, env = "BENCH_KILOEVENTS", default_value_t = 10)]
+    kiloevents: u64,
     /// Another ceiling to run in place of our own: a program that takes `fwd --mode raw --transform ofa ...`
     #[arg(long, env = "KBENCH")]
     kbench: Option<std::path::PathBuf>,

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use ofa_crds::wire;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use serde_json::Value;
 
 use crate::kafka::Broker;
 use crate::load;
@@ -73,16 +74,25 @@ impl Generator {
 pub(super) struct Arrival {
     pub(super) due: Timestamp,
     pub(super) partition: u32,
-    /// Milliseconds.
+    /// Milliseconds from the time that the event was due.
     pub(super) latency: f64,
+    /// Milliseconds from Kafka's time stamp, where it was told.
+    pub(super) since_stamp: Option<f64>,
 }
 
 impl Arrival {
-    pub(super) fn new(due: Timestamp, partition: u32, received: Timestamp) -> Self {
+    pub(super) fn new(
+        due: Timestamp,
+        stamp: Option<Timestamp>,
+        partition: u32,
+        received: Timestamp,
+    ) -> Self {
+        let since = |from| received.duration_since(from).as_secs_f64() * 1000.0;
         Self {
             due,
             partition,
-            latency: received.duration_since(due).as_secs_f64() * 1000.0,
+            latency: since(due),
+            since_stamp: stamp.map(since),
         }
     }
 }
@@ -95,6 +105,13 @@ pub(super) fn due_of(payload: &[u8]) -> Result<Timestamp> {
     )?)
 }
 
+/// Kafka's time stamp of an event, as a forwarder has passed it on.
+fn stamp_of(payload: &[u8]) -> Result<Option<Timestamp>> {
+    let attributes = wire::Event::from_json(payload)?.attributes;
+    let stamp = attributes.get("kafka_timestamp").and_then(Value::as_str);
+    Ok(stamp.map(str::parse).transpose()?)
+}
+
 /// What has arrived at recorders, repetitions left out.
 pub(super) fn arrivals(recorders: &[&Recorder]) -> Result<Vec<Arrival>> {
     let (mut seen, mut arrivals) = (BTreeSet::new(), Vec::new());
@@ -104,7 +121,9 @@ pub(super) fn arrivals(recorders: &[&Recorder]) -> Result<Vec<Arrival>> {
             continue;
         }
         let due = due_of(&event.payload)?;
-        arrivals.push(Arrival::new(due, cursor.partition, event.received_at));
+        let stamp = stamp_of(&event.payload)?;
+        let arrival = Arrival::new(due, stamp, cursor.partition, event.received_at);
+        arrivals.push(arrival);
     }
     Ok(arrivals)
 }
@@ -115,9 +134,27 @@ pub(super) fn latencies<'a>(
     from: Timestamp,
     length: Duration,
 ) -> Result<Vec<f64>> {
+    sorted(arrivals, from, length, |arrival| Some(arrival.latency))
+}
+
+/// The same from Kafka's time stamps.
+pub(super) fn latencies_since_stamp<'a>(
+    arrivals: impl Iterator<Item = &'a Arrival>,
+    from: Timestamp,
+    length: Duration,
+) -> Result<Vec<f64>> {
+    sorted(arrivals, from, length, |arrival| arrival.since_stamp)
+}
+
+fn sorted<'a>(
+    arrivals: impl Iterator<Item = &'a Arrival>,
+    from: Timestamp,
+    length: Duration,
+    latency: impl Fn(&Arrival) -> Option<f64>,
+) -> Result<Vec<f64>> {
     let until = from + jiff::SignedDuration::try_from(length)?;
     let within = arrivals.filter(|arrival| (from..until).contains(&arrival.due));
-    let mut latencies: Vec<f64> = within.map(|arrival| arrival.latency).collect();
+    let mut latencies: Vec<f64> = within.filter_map(latency).collect();
     anyhow::ensure!(!latencies.is_empty(), "no event arrived of those due then");
     latencies.sort_by(f64::total_cmp);
     Ok(latencies)
