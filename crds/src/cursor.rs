@@ -6,12 +6,24 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::groups::GroupName;
+use crate::names::is_topic_name;
+
 /// Header of a derived record: the cursor of the record that it was made from. What one asset has in several derived topics
 /// can be put in order by it.
 pub const SOURCE_HEADER: &str = "Ofa-Source";
 
 /// Header of an asset's first derived record in a group's topic: the topic of the group where its record before that one is.
 pub const MOVED_FROM_HEADER: &str = "Ofa-Moved-From";
+
+/// The topic that an asset was in before, where the last two headers of its derived record tell it. `before_last` is the name of
+/// one, `last` name and value of the other. Those before them have come with the record's source, and may say anything.
+#[must_use]
+pub fn moved_from<'a>(before_last: &[u8], last: (&[u8], Option<&'a [u8]>)) -> Option<&'a str> {
+    let topic = std::str::from_utf8(last.1?).ok()?;
+    let is_ours = before_last == SOURCE_HEADER.as_bytes() && last.0 == MOVED_FROM_HEADER.as_bytes();
+    (is_ours && GroupName::is_topic(topic)).then_some(topic)
+}
 
 /// Text that is not a cursor.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -51,9 +63,7 @@ impl FromStr for Cursor {
 fn parse(text: &str) -> Option<Cursor> {
     let mut parts = text.split('/');
     let (topic, partition, offset) = (parts.next()?, parts.next()?, parts.next()?);
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    if parts.next().is_some() || topic.is_empty() || topic.len() > 249 || !topic.bytes().all(legal)
-    {
+    if parts.next().is_some() || !is_topic_name(topic) {
         return None;
     }
     Some(Cursor {

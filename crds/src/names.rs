@@ -6,6 +6,23 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+/// Longest name of a Kafka topic in bytes. Source: `org.apache.kafka.common.internals.Topic`, as all of the rule.
+const MAX_TOPIC_NAME: usize = 249;
+
+/// Whether the name of a Kafka topic may have a character.
+#[must_use]
+pub const fn is_topic_char(char: char) -> bool {
+    char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-')
+}
+
+/// Whether Kafka takes a name for a topic.
+#[must_use]
+pub fn is_topic_name(name: &str) -> bool {
+    (1..=MAX_TOPIC_NAME).contains(&name.len())
+        && name.chars().all(is_topic_char)
+        && !matches!(name, "." | "..")
+}
+
 /// Why a Kafka record key names no asset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub enum KeyError {
@@ -136,6 +153,26 @@ impl fmt::Display for ShardName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn topics_are_called_as_kafka_allows() {
+        let longest = "t".repeat(MAX_TOPIC_NAME);
+        for name in ["ofa_assets", "a.b-C_9", "...", &longest] {
+            assert!(is_topic_name(name), "{name}");
+        }
+        for name in [
+            "",
+            ".",
+            "..",
+            "a b",
+            "a/b",
+            "ä",
+            "a\r\nb",
+            &format!("{longest}t"),
+        ] {
+            assert!(!is_topic_name(name), "{name}");
+        }
+    }
 
     #[test]
     fn a_key_names_an_asset_only_when_it_is_text() {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use ofa_crds::cursor::{MOVED_FROM_HEADER, SOURCE_HEADER};
+use ofa_crds::Cursor;
+use ofa_crds::cursor::{self, MOVED_FROM_HEADER, SOURCE_HEADER};
 use ofa_crds::kafka::header_from_end;
-use ofa_crds::{Cursor, GroupName};
 use rdkafka::Message as _;
 use rdkafka::message::BorrowedMessage;
 
@@ -20,12 +20,9 @@ pub(crate) fn source(record: &BorrowedMessage<'_>) -> Option<Cursor> {
 /// The topic of the group where the asset's record before this one is, if that is another group.
 #[must_use]
 pub(crate) fn moved_from(record: &BorrowedMessage<'_>) -> Option<Arc<str>> {
-    let (name, value) = header_from_end(record, 0)?;
-    if name != MOVED_FROM_HEADER.as_bytes() || !is_at(record, 1, SOURCE_HEADER) {
-        return None;
-    }
-    let topic = std::str::from_utf8(value?).ok()?;
-    (GroupName::is_topic(topic) && topic != record.topic()).then(|| topic.into())
+    let (before_last, _) = header_from_end(record, 1)?;
+    let topic = cursor::moved_from(before_last, header_from_end(record, 0)?)?;
+    (topic != record.topic()).then(|| topic.into())
 }
 
 fn is_at(record: &BorrowedMessage<'_>, before: usize, name: &str) -> bool {

@@ -20,6 +20,7 @@
 use sha2::{Digest, Sha256};
 
 use super::GroupName;
+use crate::names::is_topic_name;
 
 /// Longest `t`: `asset_stream_` and `_topic` around it stay within Kafka's 249 characters.
 const MAX_TOPIC_TOKEN: usize = 230;
@@ -64,7 +65,7 @@ impl GroupName {
         let token = topic.strip_prefix("asset_stream_");
         token
             .and_then(|token| token.strip_suffix("_topic"))
-            .is_some_and(|token| !token.is_empty())
+            .is_some_and(|token| !token.is_empty() && is_topic_name(topic))
     }
 
     /// Name of the consumer group of those who serve the group.

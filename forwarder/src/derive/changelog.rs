@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ofa_crds::GroupName;
 use ofa_crds::kafka::{KafkaSettings, Quiet};
-use ofa_crds::names::asset_of_key;
+use ofa_crds::names::{asset_of_key, is_topic_char};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::{Message as _, Offset, TopicPartitionList};
@@ -27,8 +27,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The topic's name. No group's topic is called so.
 pub(crate) fn topic(consumer_group: &str) -> String {
-    let is_legal = |char: char| char.is_ascii_alphanumeric() || "._-".contains(char);
-    let legal = |char| if is_legal(char) { char } else { '-' };
+    let legal = |char| if is_topic_char(char) { char } else { '-' };
     let group: String = consumer_group.chars().map(legal).collect();
     format!("asset_stream_{group}_changelog")
 }

@@ -4,8 +4,7 @@
 
 use bytes::Bytes;
 use kafka_protocol::compression::{Decompressor as _, Gzip, Lz4, Snappy, Zstd};
-use ofa_crds::GroupName;
-use ofa_crds::cursor::{MOVED_FROM_HEADER, SOURCE_HEADER};
+use ofa_crds::cursor;
 use thiserror::Error;
 
 use crate::route::TimestampKind;
@@ -279,13 +278,8 @@ pub(super) fn moved_from(records: &[u8], place: (u32, u32)) -> Option<&str> {
         return None;
     }
     let mut last = headers(records, place).skip(place.1 as usize - 2);
-    let ((source, _), (name, value)) = (last.next()?, last.next()?);
-    let topic = std::str::from_utf8(value?).ok()?;
-    let is_ours = source == SOURCE_HEADER.as_bytes()
-        && name == MOVED_FROM_HEADER.as_bytes()
-        && GroupName::is_topic(topic);
-    // It becomes a line of NATS' protocol.
-    (is_ours && !topic.contains(char::is_control)).then_some(topic)
+    let (before_last, last) = (last.next()?, last.next()?);
+    cursor::moved_from(before_last.0, last)
 }
 
 struct Reader<'a> {

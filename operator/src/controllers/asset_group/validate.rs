@@ -5,6 +5,7 @@ use ofa_crds::api::{
     Activation, AssetGroup, AssetGroupSpec, DeletionPolicy, KafkaConnection, Resources,
     ServingNats, Spread, StreamEngineKind,
 };
+use ofa_crds::names::is_topic_name;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -205,7 +206,7 @@ pub fn validate(group: &AssetGroup, settings: &Settings) -> Result<ValidGroup, I
         }
     }
     if let Some(topic) = &spec.stream.topic
-        && !is_topic(topic)
+        && !is_topic_name(topic)
     {
         return invalid(format!(
             "spec.stream.topic '{topic}' cannot name a topic; use up to 249 letters, digits, '.', '_' and '-'"
@@ -248,11 +249,6 @@ pub fn validate(group: &AssetGroup, settings: &Settings) -> Result<ValidGroup, I
         resources: spec.serving.resources,
         spread: spec.serving.spread,
     })
-}
-
-fn is_topic(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    (1..=249).contains(&name.len()) && name.bytes().all(allowed) && name != "." && name != ".."
 }
 
 fn engine(spec: &AssetGroupSpec, settings: &Settings) -> Result<Engine, Invalid> {

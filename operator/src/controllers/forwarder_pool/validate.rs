@@ -6,6 +6,7 @@ use ofa_crds::api::{
     DEFAULT_FORWARDERS, ForwarderPool, ForwarderSource, KafkaConnection, PayloadFormat, Resources,
     Spread,
 };
+use ofa_crds::names::is_topic_name;
 use thiserror::Error;
 
 use crate::controllers::{Identity, Settings};
@@ -88,7 +89,7 @@ pub fn validate(pool: &ForwarderPool, settings: &Settings) -> Result<ValidPool, 
         );
     }
     for topic in std::iter::once(&spec.source.topic).chain(&spec.dead_letter_topic) {
-        if !is_topic(topic) {
+        if !is_topic_name(topic) {
             return invalid(
                 "Invalid",
                 format!(
@@ -121,9 +122,4 @@ pub fn validate(pool: &ForwarderPool, settings: &Settings) -> Result<ValidPool, 
         spread: spec.spread,
         identity,
     })
-}
-
-fn is_topic(name: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    !name.is_empty() && name.len() <= 249 && name.bytes().all(legal)
 }
