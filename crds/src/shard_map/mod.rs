@@ -1,59 +1,18 @@
 //! Which shard has an asset: an epoch and a sorted list of hash ranges.
 
 pub mod handover;
+mod hash;
+mod ranges;
 mod wire;
 
 use serde::{Deserialize, Serialize};
-use sha2::block_api::compress256;
-use sha2::{Digest, Sha256};
 use thiserror::Error;
+
+pub use hash::KeyHash;
+use ranges::Ranges;
 
 use crate::names::ShardName;
 use crate::ring;
-
-/// The hash that places a key: the first 8 bytes, big-endian, of SHA-256 over the raw key bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyHash(pub u64);
-
-impl KeyHash {
-    /// Hashes the raw bytes of a Kafka key.
-    #[must_use]
-    #[inline]
-    pub fn of(key: &[u8]) -> Self {
-        match padded(key) {
-            Some(block) => {
-                let mut state = INITIAL_STATE;
-                compress256(&mut state, &[block]);
-                Self(u64::from(state[0]) << 32 | u64::from(state[1]))
-            }
-            None => Self(ring::prefix(&Sha256::digest(key).into())),
-        }
-    }
-}
-
-/// The state that SHA-256 begins with (FIPS 180-4, 5.3.3).
-const INITIAL_STATE: [u32; 8] = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
-
-/// A key with SHA-256's padding, where both fit one block (FIPS 180-4, 5.1.1): nearly all keys, and without the
-/// bookkeeping of a stream of blocks, which costs as much as the hash itself.
-#[inline]
-fn padded(key: &[u8]) -> Option<[u8; 64]> {
-    let mut block = [0; 64];
-    let (text, length) = block.split_at_mut(56);
-    text.get_mut(..key.len())?.copy_from_slice(key);
-    *text.get_mut(key.len())? = 0x80;
-    length.copy_from_slice(&(key.len() as u64 * 8).to_be_bytes());
-    Some(block)
-}
 
 /// One shard: its name on the ring and how its nodes are reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,15 +100,6 @@ pub struct ShardMap {
     handover: Option<Handover>,
 }
 
-/// Every possible hash in exactly one range, every range with exactly one owner.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Ranges {
-    /// First hash of each range, ascending from 0.
-    starts: Vec<u64>,
-    /// Index of each range's shard.
-    owners: Vec<u16>,
-}
-
 /// How far a change of owners has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HandoverPhase {
@@ -164,25 +114,6 @@ pub enum HandoverPhase {
 struct Handover {
     phase: HandoverPhase,
     next: Ranges,
-}
-
-impl Ranges {
-    fn owner_of(&self, hash: KeyHash) -> u16 {
-        self.owners[self.starts.partition_point(|&start| start <= hash.0) - 1]
-    }
-
-    fn last_of(&self, range: usize) -> u64 {
-        self.starts
-            .get(range + 1)
-            .map_or(u64::MAX, |start| start - 1)
-    }
-
-    fn with_owners(&self, owner: impl Fn(u16) -> u16) -> Self {
-        Self {
-            starts: self.starts.clone(),
-            owners: self.owners.iter().map(|&old| owner(old)).collect(),
-        }
-    }
 }
 
 impl ShardMap {
@@ -203,7 +134,7 @@ impl ShardMap {
         Ok(Self {
             epoch,
             shards,
-            ranges: Ranges { starts, owners },
+            ranges: Ranges::new(starts, owners),
             handover: None,
         })
     }
@@ -315,7 +246,7 @@ impl ShardMap {
     }
 
     fn drop_unused_shards(&mut self) {
-        let used = |place: usize| self.ranges.owners.contains(&index(place));
+        let used = |place: usize| self.ranges.owners().contains(&index(place));
         let places: Vec<usize> = (0..self.shards.len())
             .filter(|&place| used(place))
             .collect();
@@ -353,7 +284,7 @@ impl ShardMap {
     /// Number of ranges.
     #[must_use]
     pub fn range_count(&self) -> usize {
-        self.client_ranges().starts.len()
+        self.client_ranges().starts().len()
     }
 
     /// Each shard's share of all hashes, 0 to 1, in the order of [`Self::shards`].
@@ -365,8 +296,8 @@ impl ShardMap {
     pub fn shares(&self) -> Vec<f64> {
         let ranges = self.client_ranges();
         let mut shares = vec![0.0; self.shards.len()];
-        for (range, &owner) in ranges.owners.iter().enumerate() {
-            let width = (ranges.last_of(range) - ranges.starts[range]) as f64 + 1.0;
+        for (range, &owner) in ranges.owners().iter().enumerate() {
+            let width = (ranges.last_of(range) - ranges.starts()[range]) as f64 + 1.0;
             shares[usize::from(owner)] += width / 2f64.powi(64);
         }
         shares
@@ -376,7 +307,7 @@ impl ShardMap {
     #[must_use]
     pub fn moves_to(&self, next: &Self) -> Vec<Move> {
         let (before, after) = (self.client_ranges(), next.client_ranges());
-        let mut starts: Vec<u64> = before.starts.iter().chain(&after.starts).copied().collect();
+        let mut starts = [before.starts(), after.starts()].concat();
         starts.sort_unstable();
         starts.dedup();
         let mut moves: Vec<Move> = Vec::new();

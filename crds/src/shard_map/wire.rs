@@ -29,7 +29,7 @@ struct Range {
 impl From<super::ShardMap> for ShardMap {
     fn from(map: super::ShardMap) -> Self {
         let named = |ranges: &Ranges| -> Vec<Range> {
-            let pairs = ranges.starts.iter().zip(&ranges.owners);
+            let pairs = ranges.starts().iter().zip(ranges.owners());
             let name = |owner: u16| map.shards[usize::from(owner)].name.clone();
             pairs
                 .map(|(start, &owner)| Range {
@@ -92,7 +92,7 @@ fn parse_ranges(ranges: Vec<Range>, shards: &[Shard]) -> Result<Ranges, ShardMap
     if starts.first() != Some(&0) || !starts.is_sorted_by(|a, b| a < b) {
         return Err(ShardMapError::BadRanges);
     }
-    Ok(Ranges { starts, owners })
+    Ok(Ranges::new(starts, owners))
 }
 
 fn parse_start(digits: &str) -> Result<u64, ShardMapError> {
