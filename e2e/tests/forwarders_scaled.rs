@@ -69,3 +69,41 @@ async fn scale(protocol: &str) {
     })
     .await;
 }
+
+/// A forwarder reads on for a moment what another is to have; when it is stopped then, nobody waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forwarder_that_is_stopped_while_it_hands_over_ends() {
+    scenario("forwarder-stopped-in-a-handover", async |scene| {
+        let shards = scene.shards(2, 2).await?;
+        let first = Recorder::start(&shards[0].nodes()[0]).await?;
+        let second = Recorder::start(&shards[1].nodes()[0]).await?;
+        let one = scene.forwarder("f1", &shards).await?;
+        let load = scene.load(Pace::default())?;
+        sleep(Duration::from_secs(1)).await;
+
+        let rebalances = async || one.metric("asset_forwarder_rebalances_total", "").await;
+        let before = rebalances().await?;
+        let other = scene.start(scene.settings("f2", &shards))?;
+        wait::until("the first to give partitions away", REBALANCE, async || {
+            Ok(rebalances().await? > before)
+        })
+        .await?;
+        one.stop().await?;
+        let all = usize::try_from(PARTITIONS)?;
+        wait::until("the other to have all partitions", REBALANCE, async || {
+            Ok(other.partitions().await.is_ok_and(|count| count == all))
+        })
+        .await?;
+
+        let expected = scene.settle(load).await?;
+        let verdict = scene.verdict(&expected, &[&first, &second]).await;
+        verdict.must_be_perfect()?;
+        ensure!(
+            verdict.duplicates_before == 0,
+            "{} events sent twice by a planned change",
+            verdict.duplicates_before
+        );
+        Ok(())
+    })
+    .await;
+}
