@@ -43,6 +43,7 @@ mod route;
 mod settings;
 mod table;
 mod topics;
+mod transaction;
 mod writer;
 
 use std::net::SocketAddr;

@@ -15,6 +15,7 @@ use rdkafka::{ClientContext, Message as _};
 use thiserror::Error;
 use tracing::{debug, warn};
 
+use super::transaction::{self, Remedy, StepError};
 use crate::consume::SourceError;
 use crate::health::Health;
 
@@ -30,7 +31,7 @@ const TRANSACTION_TIMEOUT_MS: &str = "30000";
 const QUEUED_MESSAGES: &str = "300000";
 const QUEUED_KILOBYTES: &str = "131072";
 
-/// Longer than a transaction: each partition gets its records in one batch, when the commit sends what is there
+/// As long as transactions usually are: each partition gets its records in one batch, when the commit sends what is there
 /// or a batch is full, since with hundreds of groups the cost is that of the number of batches.
 const LINGER_MS: &str = "2000";
 
@@ -39,10 +40,10 @@ const LINGER_MS: &str = "2000";
 pub(crate) enum WriteError {
     /// It has to be aborted; what was read since the last one is to be read again.
     #[error("the transaction failed: {0}")]
-    Abort(KafkaError),
+    Abort(StepError),
     /// This client can do nothing more.
     #[error("{0}")]
-    Fatal(KafkaError),
+    Fatal(StepError),
 }
 
 /// The producer of this member.
@@ -111,7 +112,9 @@ impl Writer {
 
     /// Ends what an earlier process under the same id left open, and keeps it from writing on.
     pub(crate) fn take_over(&self) -> Result<(), WriteError> {
-        self.attempt("take over", || self.producer.init_transactions(ATTEMPT))
+        self.attempt("take over", || {
+            Ok(self.producer.init_transactions(ATTEMPT)?)
+        })
     }
 
     /// Whether something was written since the last commit.
@@ -121,8 +124,8 @@ impl Writer {
 
     /// Opens a transaction unless one is open.
     pub(crate) fn begin(&mut self) -> Result<(), WriteError> {
-        if !self.open {
-            self.attempt("begin", || self.producer.begin_transaction())?;
+        if !self.is_open() {
+            self.attempt("begin", || Ok(self.producer.begin_transaction()?))?;
             self.open = true;
         }
         Ok(())
@@ -137,18 +140,19 @@ impl Writer {
     ) -> Result<(), WriteError> {
         self.begin()?;
         self.attempt("add the source's offsets", || {
-            self.producer
-                .send_offsets_to_transaction(offsets, group, ATTEMPT)
+            Ok(self
+                .producer
+                .send_offsets_to_transaction(offsets, group, ATTEMPT)?)
         })?;
-        self.attempt("commit", || self.producer.commit_transaction(ATTEMPT))?;
+        self.attempt("commit", || transaction::commit(&self.producer, ATTEMPT))?;
         self.open = false;
         Ok(())
     }
 
     /// Gives up what was written since the last commit.
     pub(crate) fn abort(&mut self) -> Result<(), WriteError> {
-        if self.open {
-            self.attempt("abort", || self.producer.abort_transaction(ATTEMPT))?;
+        if self.is_open() {
+            self.attempt("abort", || Ok(self.producer.abort_transaction(ATTEMPT)?))?;
             self.open = false;
         }
         Ok(())
@@ -158,7 +162,7 @@ impl Writer {
     fn attempt(
         &self,
         what: &'static str,
-        step: impl Fn() -> Result<(), KafkaError>,
+        step: impl Fn() -> Result<(), StepError>,
     ) -> Result<(), WriteError> {
         loop {
             self.health.beat();
@@ -166,19 +170,14 @@ impl Writer {
                 self.health.settled("transactions");
                 return Ok(());
             };
-            match &error {
-                KafkaError::Transaction(reason) if reason.is_fatal() => {
-                    return Err(WriteError::Fatal(error));
-                }
-                KafkaError::Transaction(reason) if reason.txn_requires_abort() => {
-                    return Err(WriteError::Abort(error));
-                }
-                KafkaError::Transaction(reason) if reason.is_retriable() => {
+            match error.remedy {
+                Remedy::TryAgain => {
                     warn!(what, %error, "a step of the transaction is tried again");
                     self.health
                         .pending("transactions", format!("cannot {what}: {error}"));
                 }
-                _ => return Err(WriteError::Fatal(error)),
+                Remedy::Abort => return Err(WriteError::Abort(error)),
+                Remedy::Nothing => return Err(WriteError::Fatal(error)),
             }
         }
     }
@@ -191,8 +190,8 @@ impl Writer {
         let error = KafkaError::MessageProduction(code);
         let fatal = self.producer.client().fatal_error();
         Some(match fatal {
-            Some(_) => WriteError::Fatal(error),
-            None => WriteError::Abort(error),
+            Some(_) => WriteError::Fatal(error.into()),
+            None => WriteError::Abort(StepError::new(Remedy::Abort, error)),
         })
     }
 }

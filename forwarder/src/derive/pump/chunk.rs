@@ -14,6 +14,7 @@ use crate::derive::DeriveError;
 use crate::derive::enqueue::{DerivedTopic, Outgoing};
 use crate::derive::route::{Joined, Routed, route};
 use crate::derive::table::JoinTable;
+use crate::derive::transaction::{Remedy, StepError};
 use crate::derive::writer::{WriteError, Writer};
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
@@ -134,9 +135,8 @@ impl Pump {
 
 /// Every group in the table has its topic, since `ensure_topics` comes first.
 fn gone() -> WriteError {
-    WriteError::Abort(KafkaError::MessageProduction(
-        RDKafkaErrorCode::UnknownTopic,
-    ))
+    let reason = KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopic);
+    WriteError::Abort(StepError::new(Remedy::Abort, reason))
 }
 
 /// Which group's topic has the asset's last record now.
