@@ -38,16 +38,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_it_loses_and_repeats_nothing() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let broker = Broker::start(folder.path()).await?;
-    broker.create_topic(SOURCE, PARTITIONS).await?;
-    broker.create_topic(MAP, 1).await?;
-    for asset in 0..ASSETS {
-        register(
-            &broker,
-            &format!("asset-{asset}"),
-            GROUPS[asset % GROUPS.len()],
-        )?;
-    }
+    let broker = broker_with_assets(folder.path()).await?;
     let mut one = Member::start(&broker, "d1", folder.path()).await?;
     let mut other = Member::start(&broker, "d2", folder.path()).await?;
     let load = Load::start(&broker);
@@ -75,15 +66,70 @@ async fn killed_at_any_moment_it_loses_and_repeats_nothing() -> Result<()> {
     broker.produce(SOURCE, &events)?;
     sent.insert(late.to_owned(), 100);
 
+    all_derived(&broker).await?;
+    each_once_in_order(&broker, &[&GROUPS[..], &["Late"]].concat(), &sent)?;
+    drop((one, other));
+    Ok(())
+}
+
+/// Kafka ends the transaction of a member that is frozen for longer than it allows; the member does it again, and goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_took_too_long_is_done_again() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let broker = broker_with_assets(folder.path()).await?;
+    let settings = [
+        ("TRANSACTION_TIMEOUT_MS", "20000"),
+        // A transaction is open nearly all the time.
+        ("COMMIT_INTERVAL_MS", "1000"),
+    ];
+    let mut member = Member::start_with(&broker, "d1", &settings, folder.path()).await?;
+    let load = Load::start(&broker);
+    sleep(Duration::from_secs(3)).await;
+    member.process.signal(Signal::STOP)?;
+    // Kafka looks for transactions that take too long every ten seconds.
+    sleep(Duration::from_secs(33)).await;
+    member.process.signal(Signal::CONT)?;
+    sleep(Duration::from_secs(2)).await;
+    let sent = load.stop()?;
+    all_derived(&broker).await?;
+    each_once_in_order(&broker, &GROUPS, &sent)?;
+    let ended = member.process.ended()?;
+    ensure!(ended.is_none(), "it has ended: {ended:?}");
+    Ok(())
+}
+
+async fn broker_with_assets(folder: &Path) -> Result<Broker> {
+    let broker = Broker::start(folder).await?;
+    broker.create_topic(SOURCE, PARTITIONS).await?;
+    broker.create_topic(MAP, 1).await?;
+    for asset in 0..ASSETS {
+        register(
+            &broker,
+            &format!("asset-{asset}"),
+            GROUPS[asset % GROUPS.len()],
+        )?;
+    }
+    Ok(broker)
+}
+
+async fn all_derived(broker: &Broker) -> Result<()> {
     let ends = broker.ends(SOURCE)?;
     wait::until("everything to be derived", LIMIT, async || {
         // Kafka does not tell while a transaction that a frozen member left behind is open.
         let committed = broker.committed(GROUP, SOURCE);
         Ok(committed.is_ok_and(|committed| committed == ends))
     })
-    .await?;
-    let received = read_committed(&broker)?;
-    for (asset, count) in &sent {
+    .await
+}
+
+/// Compares what stands in the groups' topics with how many events each asset has sent.
+fn each_once_in_order(
+    broker: &Broker,
+    groups: &[&str],
+    sent: &BTreeMap<String, u64>,
+) -> Result<()> {
+    let received = read_committed(broker, groups)?;
+    for (asset, count) in sent {
         let expected: Vec<u64> = (0..*count).collect();
         let found = received.get(asset).map_or(&[][..], Vec::as_slice);
         ensure!(found == expected, "{asset}: {}", differences(found, *count));
@@ -92,7 +138,6 @@ async fn killed_at_any_moment_it_loses_and_repeats_nothing() -> Result<()> {
         received.len() == sent.len(),
         "events of assets without group"
     );
-    drop((one, other));
     Ok(())
 }
 
@@ -149,7 +194,18 @@ struct Member {
 
 impl Member {
     async fn start(broker: &Broker, name: &str, folder: &Path) -> Result<Self> {
-        let process = engine::start(broker, name, &[("KAFKA_GROUP", GROUP)], folder).await?;
+        Self::start_with(broker, name, &[], folder).await
+    }
+
+    async fn start_with(
+        broker: &Broker,
+        name: &str,
+        further: &[(&str, &str)],
+        folder: &Path,
+    ) -> Result<Self> {
+        let mut settings = vec![("KAFKA_GROUP", GROUP)];
+        settings.extend(further);
+        let process = engine::start(broker, name, &settings, folder).await?;
         Ok(Self { process })
     }
 }
@@ -189,7 +245,7 @@ impl Load {
 }
 
 /// The numbers of each asset's events in its group's topic, as a reader of committed records finds them.
-fn read_committed(broker: &Broker) -> Result<BTreeMap<String, Vec<u64>>> {
+fn read_committed(broker: &Broker, groups: &[&str]) -> Result<BTreeMap<String, Vec<u64>>> {
     let consumer: BaseConsumer = broker
         .settings()
         .client_config()?
@@ -198,7 +254,7 @@ fn read_committed(broker: &Broker) -> Result<BTreeMap<String, Vec<u64>>> {
         .set("enable.partition.eof", "true")
         .create()?;
     let mut list = TopicPartitionList::new();
-    for group in GROUPS.into_iter().chain(["Late"]) {
+    for group in groups {
         for partition in 0..PARTITIONS {
             list.add_partition_offset(&topic(group), partition, Offset::Beginning)?;
         }

@@ -43,8 +43,15 @@ impl GroupTopics {
         self.missing.insert(group.index());
     }
 
-    /// The changelog may have to be created anew.
-    pub(crate) fn want_changelog(&mut self) {
+    /// Lets go of the producer: every topic has to be opened anew.
+    pub(crate) fn close(&mut self, table: &JoinTable) {
+        self.ready.clear();
+        self.want_all(table);
+    }
+
+    /// Each topic may have to be created anew.
+    pub(crate) fn want_all(&mut self, table: &JoinTable) {
+        self.missing.extend(table.groups().map(GroupId::index));
         self.changelog_ready = None;
     }
 

@@ -27,7 +27,11 @@
 //! That price is the brokers', and at a fixed interval it would grow with the groups that have events within it, times
 //! the partitions. So the interval grows instead (`pump/mod.rs`, `PACE`): the markers of a second are as many for 1,000
 //! groups as for 25, and what grows is the time until readers see an event. Derived topics with few partitions keep that
-//! short: `DERIVED_PARTITIONS=1` shows 1,000 busy groups' events within a second.
+//! short: `DERIVED_PARTITIONS=1` has 1,000 busy groups' events committed every second or two.
+//!
+//! A transaction that takes longer than Kafka allows (`TRANSACTION_TIMEOUT_MS`), since the brokers are slow or this process was
+//! frozen, is ended by Kafka, which wants nothing more of its producer. A new one under the same name then goes on behind what is
+//! committed (`transaction.rs`), unless another process may have taken the name: that must not go on.
 
 mod changelog;
 mod enqueue;
@@ -164,7 +168,12 @@ async fn derive(
             changelog.clone(),
         ),
         changelog: Changelog::new(&args.kafka, &changelog)?,
-        writer: Writer::new(&args.kafka, &transactional_id, health.clone())?,
+        writer: Writer::new(
+            &args.kafka,
+            &transactional_id,
+            Duration::from_millis(args.transaction_timeout_ms),
+            health.clone(),
+        )?,
         format: args.format,
         commit_interval: Duration::from_millis(args.commit_interval_ms),
         metrics,

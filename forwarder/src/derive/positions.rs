@@ -38,6 +38,16 @@ impl Positions {
         }
     }
 
+    /// Whether the transaction was committed, by the offsets that Kafka has now: they are committed together or not at all.
+    pub(crate) fn are_committed(&self, now: &[(i32, Option<i64>)]) -> bool {
+        let uncommitted = self.uncommitted();
+        let is_done = |&(partition, next): &(i32, i64)| {
+            let found = now.iter().find(|(other, _)| *other == partition);
+            found.is_some_and(|&(_, offset)| offset.is_some_and(|offset| offset >= next))
+        };
+        !uncommitted.is_empty() && uncommitted.iter().all(is_done)
+    }
+
     /// The transaction was aborted. Returns the offsets to read again from.
     pub(crate) fn rewind(&mut self) -> Vec<(i32, i64)> {
         let back = self.moved(|position| position.committed);
@@ -73,6 +83,18 @@ impl Positions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transaction_of_unknown_end_is_done_when_all_its_offsets_are_there() {
+        let mut positions = Positions::default();
+        assert!(!positions.are_committed(&[(0, Some(7))]));
+        positions.taken(0, 10);
+        positions.taken(1, 5);
+        assert!(positions.are_committed(&[(0, Some(11)), (1, Some(6))]));
+        assert!(!positions.are_committed(&[(0, Some(11)), (1, Some(5))]));
+        assert!(!positions.are_committed(&[(0, Some(11)), (1, None)]));
+        assert!(!positions.are_committed(&[(0, Some(11))]));
+    }
 
     #[test]
     fn what_is_given_up_is_read_again_from_its_first_record() {

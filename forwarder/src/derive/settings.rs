@@ -47,6 +47,10 @@ pub struct DeriveArgs {
     /// Milliseconds after which written events are shown to readers; what is written between two commits becomes visible at once
     #[arg(long, env = "COMMIT_INTERVAL_MS", default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) commit_interval_ms: u64,
+    /// Milliseconds that a transaction may take; a member that is gone for good holds readers back for as long. Slow brokers need long
+    /// for the thousands of partitions of hundreds of groups. At most the brokers' transaction.max.timeout.ms
+    #[arg(long, env = "TRANSACTION_TIMEOUT_MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(20_000..=900_000))]
+    pub(crate) transaction_timeout_ms: u64,
     /// Name of this member, its own among those of the group and the same after a restart; the host's name if not set
     #[arg(long, env = "APP_UUID")]
     pub(crate) member: Option<String>,

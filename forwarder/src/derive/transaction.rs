@@ -11,6 +11,7 @@ use std::time::Duration;
 use rdkafka::bindings as rd;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{Producer as _, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode;
 use thiserror::Error;
 
 use super::writer::Context;
@@ -96,6 +97,20 @@ pub(crate) fn commit(
     }
 }
 
+/// Whether another producer under the same transactional id can go on where this one, which failed for good, cannot.
+///
+/// Kafka tells a producer whose transaction it has ended for taking too long what it tells one whose name another process has taken,
+/// and the latter must not go on: the two would drive each other out for ever. By the time the transaction has been open they can
+/// be told apart. A state that Kafka does not expect is none of another process' doing.
+pub(crate) fn may_be_replaced(
+    cause: Option<RDKafkaErrorCode>,
+    open_for: Option<Duration>,
+    transaction_timeout: Duration,
+) -> bool {
+    cause == Some(RDKafkaErrorCode::InvalidTransactionalState)
+        || open_for.is_some_and(|open_for| open_for >= transaction_timeout)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +121,22 @@ mod tests {
         assert_eq!(Remedy::of(false, true, true), Remedy::Abort);
         assert_eq!(Remedy::of(false, false, true), Remedy::TryAgain);
         assert_eq!(Remedy::of(false, false, false), Remedy::Nothing);
+    }
+
+    #[test]
+    fn a_producer_is_replaced_unless_another_may_have_its_name() {
+        let timeout = Duration::from_secs(60);
+        let fenced = Some(RDKafkaErrorCode::Fenced);
+        let replaced = |cause, open_for: Option<u64>| {
+            may_be_replaced(cause, open_for.map(Duration::from_secs), timeout)
+        };
+        assert!(!replaced(fenced, None));
+        assert!(!replaced(fenced, Some(59)));
+        assert!(replaced(fenced, Some(60)));
+        assert!(replaced(
+            Some(RDKafkaErrorCode::InvalidTransactionalState),
+            None
+        ));
+        assert!(!replaced(None, Some(59)));
     }
 }

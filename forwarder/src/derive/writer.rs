@@ -1,11 +1,11 @@
 //! Writes derived records and the source's offsets in one transaction.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ofa_crds::kafka::KafkaSettings;
 use rdkafka::TopicPartitionList;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
@@ -15,17 +15,16 @@ use rdkafka::{ClientContext, Message as _};
 use thiserror::Error;
 use tracing::{debug, warn};
 
-use super::transaction::{self, Remedy, StepError};
+use super::transaction::{self, Remedy, StepError, may_be_replaced};
 use crate::consume::SourceError;
 use crate::health::Health;
 
 /// How long one attempt of a step may take before it is seen whether to go on.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// A member that vanishes in the middle of a transaction holds readers back for this long at most; one that
-/// comes back under its name ends it at once. Longer than a broker needs to be replaced by another, and than a
-/// busy one needs to mark the end of a transaction in thousands of partitions.
-const TRANSACTION_TIMEOUT_MS: &str = "30000";
+/// How long a broker may take for one answer before it is asked anew. librdkafka would wait as long as a transaction may take, and
+/// takes no more than that.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// Records and kilobytes written ahead of the broker.
 const QUEUED_MESSAGES: &str = "300000";
@@ -41,16 +40,22 @@ pub(crate) enum WriteError {
     /// It has to be aborted; what was read since the last one is to be read again.
     #[error("the transaction failed: {0}")]
     Abort(StepError),
-    /// This client can do nothing more.
+    /// The same, and only another producer can go on, under the same name: [`Writer::replace`].
+    #[error("the transaction was ended by Kafka: {0}")]
+    Replace(StepError),
+    /// This member can do nothing more.
     #[error("{0}")]
     Fatal(StepError),
 }
 
 /// The producer of this member.
 pub(crate) struct Writer {
+    config: ClientConfig,
     producer: Arc<ThreadedProducer<Context>>,
     health: Arc<Health>,
-    open: bool,
+    transaction_timeout: Duration,
+    /// Since when a transaction is open, if one is.
+    open_since: Option<Instant>,
 }
 
 /// Only failures are reported, and each of them also fails the transaction.
@@ -77,33 +82,46 @@ impl ProducerContext for Context {
 }
 
 impl Writer {
-    /// Makes the producer and ends what an earlier process under the same id left open.
+    /// Makes the producer.
     pub(crate) fn new(
         kafka: &KafkaSettings,
         transactional_id: &str,
+        transaction_timeout: Duration,
         health: Arc<Health>,
     ) -> Result<Self, SourceError> {
         let failed = |source| SourceError::Client {
             what: "write derived topics",
             source,
         };
+        let timeout_ms = transaction_timeout.as_millis().to_string();
+        let answer_ms = transaction_timeout.min(ANSWER).as_millis().to_string();
         let mut config = kafka.client_config()?;
         config
             .set("client.id", transactional_id)
             .set("transactional.id", transactional_id)
-            .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS)
-            .set("delivery.timeout.ms", TRANSACTION_TIMEOUT_MS)
+            .set("transaction.timeout.ms", &timeout_ms)
+            .set("delivery.timeout.ms", &timeout_ms)
+            .set("socket.timeout.ms", &answer_ms)
             .set("delivery.report.only.error", "true")
             .set("queue.buffering.max.messages", QUEUED_MESSAGES)
             .set("queue.buffering.max.kbytes", QUEUED_KILOBYTES)
             .set("linger.ms", LINGER_MS);
-        let producer: ThreadedProducer<Context> =
-            config.create_with_context(Context).map_err(failed)?;
         Ok(Self {
-            producer: Arc::new(producer),
+            producer: start(&config).map_err(failed)?,
+            config,
             health,
-            open: false,
+            transaction_timeout,
+            open_since: None,
         })
+    }
+
+    /// Goes on with a new producer under the same name, once this one can do nothing more. What it has left open is aborted. Whoever
+    /// holds on to the old producer has to let go of it before.
+    pub(crate) fn replace(&mut self) -> Result<(), WriteError> {
+        let failed = |error| WriteError::Fatal(StepError::from(error));
+        self.producer = start(&self.config).map_err(failed)?;
+        self.open_since = None;
+        self.take_over()
     }
 
     pub(crate) fn producer(&self) -> &Arc<ThreadedProducer<Context>> {
@@ -119,14 +137,14 @@ impl Writer {
 
     /// Whether something was written since the last commit.
     pub(crate) fn is_open(&self) -> bool {
-        self.open
+        self.open_since.is_some()
     }
 
     /// Opens a transaction unless one is open.
     pub(crate) fn begin(&mut self) -> Result<(), WriteError> {
         if !self.is_open() {
             self.attempt("begin", || Ok(self.producer.begin_transaction()?))?;
-            self.open = true;
+            self.open_since = Some(Instant::now());
         }
         Ok(())
     }
@@ -145,7 +163,7 @@ impl Writer {
                 .send_offsets_to_transaction(offsets, group, ATTEMPT)?)
         })?;
         self.attempt("commit", || transaction::commit(&self.producer, ATTEMPT))?;
-        self.open = false;
+        self.open_since = None;
         Ok(())
     }
 
@@ -153,7 +171,7 @@ impl Writer {
     pub(crate) fn abort(&mut self) -> Result<(), WriteError> {
         if self.is_open() {
             self.attempt("abort", || Ok(self.producer.abort_transaction(ATTEMPT)?))?;
-            self.open = false;
+            self.open_since = None;
         }
         Ok(())
     }
@@ -177,8 +195,19 @@ impl Writer {
                         .pending("transactions", format!("cannot {what}: {error}"));
                 }
                 Remedy::Abort => return Err(WriteError::Abort(error)),
-                Remedy::Nothing => return Err(WriteError::Fatal(error)),
+                Remedy::Nothing => return Err(self.beyond_help(error)),
             }
+        }
+    }
+
+    /// What it means that this producer can do nothing more.
+    fn beyond_help(&self, error: StepError) -> WriteError {
+        let cause = self.producer.client().fatal_error().map(|(code, _)| code);
+        let open_for = self.open_since.map(|since| since.elapsed());
+        if may_be_replaced(cause, open_for, self.transaction_timeout) {
+            WriteError::Replace(error)
+        } else {
+            WriteError::Fatal(error)
         }
     }
 
@@ -190,8 +219,12 @@ impl Writer {
         let error = KafkaError::MessageProduction(code);
         let fatal = self.producer.client().fatal_error();
         Some(match fatal {
-            Some(_) => WriteError::Fatal(error.into()),
+            Some(_) => self.beyond_help(error.into()),
             None => WriteError::Abort(StepError::new(Remedy::Abort, error)),
         })
     }
+}
+
+fn start(config: &ClientConfig) -> Result<Arc<ThreadedProducer<Context>>, KafkaError> {
+    Ok(Arc::new(config.create_with_context(Context)?))
 }

@@ -19,6 +19,7 @@ use super::metrics::{DeriveMetrics, Outcome};
 use super::output::Format;
 use super::positions::Positions;
 use super::table::{GroupId, JoinTable};
+use super::transaction::StepError;
 use super::writer::{WriteError, Writer};
 use crate::consume::{Chunk, Rebalance, Source};
 use crate::health::Health;
@@ -39,7 +40,8 @@ const MAX_AGE: Duration = Duration::from_millis(1000);
 /// partitions that have events all the time, readers see them within a second.
 const PACE: Duration = Duration::from_millis(1);
 
-/// The longest time that events wait for their commit, however many partitions: well within the transaction's time-out.
+/// The longest time that events wait for their commit, however many partitions: well within the shortest time-out of a transaction
+/// that can be set.
 const MAX_PACE: Duration = Duration::from_secs(10);
 
 /// How often offsets are committed while nothing is written, since no asset read has a group.
@@ -162,18 +164,9 @@ impl Pump {
         info!(?rebalance, "the group has changed");
         match rebalance {
             Rebalance::Assign(partitions) => {
-                let committed = loop {
-                    match self.source.committed(&partitions) {
-                        Ok(committed) => break committed,
-                        Err(error) => {
-                            warn!(%error, "waiting for the positions another member has left; trying on");
-                        }
-                    }
-                    self.health.beat();
-                };
+                let committed = self.committed(&partitions);
                 self.read_changelog()?;
-                let starts = committed.iter().map(|it| (it.partition, it.offset));
-                self.source.assign(&starts.collect::<Vec<_>>())?;
+                self.source.assign(&committed)?;
                 self.state.assigned.extend(partitions);
             }
             Rebalance::Revoke(partitions) => {
@@ -186,6 +179,22 @@ impl Pump {
             }
         }
         Ok(())
+    }
+
+    /// The position that is committed for each partition, where there is one.
+    fn committed(&self, partitions: &[i32]) -> Vec<(i32, Option<i64>)> {
+        loop {
+            self.health.beat();
+            match self.source.committed(partitions) {
+                Ok(committed) => {
+                    let committed = committed.iter().map(|it| (it.partition, it.offset));
+                    return committed.collect();
+                }
+                Err(error) => {
+                    warn!(%error, "waiting for the positions another transaction has left; trying on");
+                }
+            }
+        }
     }
 
     fn let_go(&mut self, partitions: &[i32]) -> Result<(), DeriveError> {
@@ -226,35 +235,63 @@ impl Pump {
         match self.writer.commit(&offsets, &group) {
             Ok(()) => {
                 self.state.commit_took = self.state.since.elapsed();
-                self.state.positions.committed();
-                self.state.moved.clear();
-                self.derived.transaction(Outcome::Committed);
+                self.note_committed();
                 Ok(())
             }
             Err(error) => self.recover(error),
         }
     }
 
+    fn note_committed(&mut self) {
+        self.state.positions.committed();
+        self.state.moved.clear();
+        self.derived.transaction(Outcome::Committed);
+    }
+
     fn recover(&mut self, error: WriteError) -> Result<(), DeriveError> {
-        let WriteError::Abort(reason) = error else {
+        let (WriteError::Abort(reason) | WriteError::Replace(reason)) = error else {
             return Err(error.into());
         };
         warn!(%reason, "a transaction is aborted; its records are read again");
         self.metrics.kafka_error();
         self.give_up()?;
         // Perhaps a topic was removed under us.
-        for group in self.table.groups() {
-            self.topics.want(group);
-        }
-        self.topics.want_changelog();
+        self.topics.want_all(&self.table);
         std::thread::sleep(RETRY);
         Ok(())
     }
 
     /// Aborts the open transaction and goes back to where it began.
     fn give_up(&mut self) -> Result<(), DeriveError> {
-        self.writer.abort()?;
         self.state.aborts += 1;
+        match self.writer.abort() {
+            Err(WriteError::Replace(reason)) => self.replace_producer(&reason)?,
+            ended => {
+                ended?;
+                self.go_back();
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with a new producer, and with the records behind the last transaction that was committed.
+    fn replace_producer(&mut self, reason: &StepError) -> Result<(), DeriveError> {
+        warn!(%reason, "Kafka has ended a transaction, perhaps since it took too long; a new producer goes on");
+        self.topics.close(&self.table);
+        self.writer.replace()?;
+        // The old producer's commit may have been carried out without its hearing of it.
+        let uncommitted = self.state.positions.uncommitted();
+        let partitions: Vec<i32> = uncommitted.iter().map(|&(it, _)| it).collect();
+        let now = self.committed(&partitions);
+        if self.state.positions.are_committed(&now) {
+            self.note_committed();
+        } else {
+            self.go_back();
+        }
+        Ok(())
+    }
+
+    fn go_back(&mut self) {
         while let Some((asset, before)) = self.state.moved.pop() {
             self.table.note_written(&asset, before);
         }
@@ -263,7 +300,6 @@ impl Pump {
         if !back.is_empty() {
             self.source.rewind(&back);
         }
-        Ok(())
     }
 
     fn report_when_due(&mut self) {
