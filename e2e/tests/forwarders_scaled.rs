@@ -15,21 +15,29 @@ const REBALANCE: Duration = Duration::from_secs(15);
 /// Partitions change hands after everything on its way is confirmed and committed: nothing is even sent twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_change_hands_without_a_trace() {
-    scale("classic").await;
+    scale(["classic", "classic"]).await;
 }
 
 /// The same where the broker shares the partitions out.
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_that_the_broker_shares_out_change_hands_without_a_trace() {
-    scale("consumer").await;
+    scale(["consumer", "consumer"]).await;
 }
 
-async fn scale(protocol: &str) {
-    scenario(&format!("forwarders-scaled-{protocol}"), async |scene| {
+/// The same where the one that comes is a member by the classic protocol, as in a roll back to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_change_hands_between_members_of_both_protocols_without_a_trace() {
+    scale(["consumer", "classic"]).await;
+}
+
+/// Begins with a forwarder of the first protocol, adds one of the second, and stops the first.
+async fn scale([before, after]: [&str; 2]) {
+    let name = format!("forwarders-scaled-{before}-{after}");
+    scenario(&name, async |scene| {
         let shards = scene.shards(2, 2).await?;
         let first = Recorder::start(&shards[0].nodes()[0]).await?;
         let second = Recorder::start(&shards[1].nodes()[0]).await?;
-        let start = async |member: &str| {
+        let start = async |member: &str, protocol: &str| {
             let mut settings = scene.settings(member, &shards);
             let variable = ("KAFKA_GROUP_PROTOCOL".to_owned(), protocol.to_owned());
             settings.variables.push(variable);
@@ -37,11 +45,11 @@ async fn scale(protocol: &str) {
             forwarder.wait_ready().await?;
             anyhow::Ok(forwarder)
         };
-        let one = start("f1").await?;
+        let one = start("f1", before).await?;
         let load = scene.load(Pace::default())?;
         sleep(Duration::from_secs(1)).await;
 
-        let other = start("f2").await?;
+        let other = start("f2", after).await?;
         let half = usize::try_from(PARTITIONS)? / 2;
         wait::until(
             "both to have half of the partitions",

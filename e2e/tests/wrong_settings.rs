@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use ofa_e2e::forwarder::Forwarder;
 use ofa_e2e::load::Pace;
-use ofa_e2e::scene::scenario;
+use ofa_e2e::scene::{scenario, scenario_with_own_broker};
 use ofa_e2e::watch::Recorder;
 use ofa_e2e::{http, ports, tools, wait};
 
@@ -100,6 +100,25 @@ async fn no_shards_end_it_with_one_message() {
         let status = forwarder.process().wait(PATIENCE).await?;
         ensure!(!status.success(), "it ended with {status}");
         says(&mut forwarder, &["FORWARDER_POOL", "NATS_CLUSTER_"]).await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_shares_no_partitions_out_is_named() {
+    scenario_with_own_broker("no-group-protocol", async |scene, mut broker| {
+        broker.kill()?;
+        broker.set("KAFKA_GROUP_COORDINATOR_REBALANCE_PROTOCOLS", "classic");
+        broker.run().await?;
+        let shards = scene.shards(1, 1).await?;
+        let mut settings = scene.settings("f1", &shards);
+        let variable = ("KAFKA_GROUP_PROTOCOL".to_owned(), "consumer".to_owned());
+        settings.variables.push(variable);
+        let mut forwarder = scene.start(settings)?;
+        let status = forwarder.process().wait(PATIENCE).await?;
+        ensure!(!status.success(), "it ended with {status}");
+        let broker = broker.address();
+        says(&mut forwarder, &[&broker, "KAFKA_GROUP_PROTOCOL", "4.0"]).await
     })
     .await;
 }

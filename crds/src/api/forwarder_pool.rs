@@ -56,6 +56,17 @@ pub struct ForwarderPoolSpec {
     #[serde(default = "default_group")]
     #[schemars(length(min = 1, max = 255))]
     pub consumer_group: String,
+    /// How the forwarders share the topic's partitions out: `Classic` among themselves, with any broker; `Consumer` as the
+    /// broker tells them (KIP-848), with Kafka 4.0 or newer and its feature `group.version` on. It is then the broker's
+    /// `group.consumer.session.timeout.ms` (45000 if not set) after which a dead forwarder's partitions go to another one,
+    /// and its `group.consumer.heartbeat.interval.ms` (5000) until forwarders hear of a change: 6000 and 300 are as quick
+    /// as `Classic`; the broker's `group.consumer.min.session.timeout.ms` and `group.consumer.min.heartbeat.interval.ms`
+    /// have to allow them. A pool that runs goes to `Consumer` with no forwarder in between (`replicas: 0`, no
+    /// `autoscaling`, until none is left): Kafka takes no such member into a group that has classic ones, so that new
+    /// forwarders would wait, not ready, until the last old one has gone. Back to `Classic` the forwarders are replaced one
+    /// by one, where the broker's `group.consumer.migration.policy` is `bidirectional`, as it is if not set.
+    #[serde(default)]
+    pub group_protocol: GroupProtocol,
     /// The NatsShards of the namespace that the assets are spread over.
     #[serde(default)]
     pub shard_selector: ShardSelector,
@@ -136,6 +147,16 @@ pub enum StartPosition {
     Latest,
 }
 
+/// How a consumer group shares partitions out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum GroupProtocol {
+    /// Its members do, by cooperative-sticky assignment (KIP-429).
+    #[default]
+    Classic,
+    /// The broker does (KIP-848).
+    Consumer,
+}
+
 /// Chooses NatsShards by their labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -213,6 +234,12 @@ pub struct ForwarderPoolStatus {
     /// Partitions of the topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partitions: Option<u32>,
+    /// Members of the consumer group; not told while partitions change hands between them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<u32>,
+    /// Partitions that members have; not told while Kafka waits for members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned_partitions: Option<u32>,
     /// Records behind the end of the topic, over all partitions, by the committed positions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<u64>,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ofa_crds::kafka::{KafkaSettings, KafkaSettingsError, WholeTopicError};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use thiserror::Error;
 use tracing::warn;
@@ -63,6 +64,14 @@ pub enum SourceError {
         brokers: String,
         /// The topic.
         topic: String,
+    },
+    /// The broker shares no partitions out.
+    #[error(
+        "Kafka at {brokers} cannot share partitions out itself; KAFKA_GROUP_PROTOCOL=consumer (spec.groupProtocol of a ForwarderPool) takes Kafka 4.0 or newer with its feature group.version on; until then, set it to classic"
+    )]
+    NoGroupProtocol {
+        /// The address in use.
+        brokers: String,
     },
     /// The client can do nothing more; a new process can.
     #[error("Kafka's client reports a fatal error: {0}; the forwarder has to be started again")]
@@ -206,7 +215,7 @@ impl Source {
                 // From before its partition was paused; the fetcher brings it too.
                 Ok(_) => {}
                 Err(KafkaError::MessageConsumptionFatal(code)) => {
-                    return Err(SourceError::Fatal(code.to_string()));
+                    return Err(self.fatal(code));
                 }
                 Err(error) => warn!(%error, "Kafka's client reports a problem and goes on"),
             }
@@ -216,6 +225,19 @@ impl Source {
             return Err(SourceError::Fatal(reason));
         }
         Ok(context.take_rebalances())
+    }
+
+    fn fatal(&self, code: RDKafkaErrorCode) -> SourceError {
+        match (self.settings.protocol, code) {
+            // Of an older broker, and of a newer one that is told not to.
+            (
+                GroupProtocol::Consumer,
+                RDKafkaErrorCode::UnsupportedFeature | RDKafkaErrorCode::UnsupportedVersion,
+            ) => SourceError::NoGroupProtocol {
+                brokers: self.brokers.clone(),
+            },
+            (_, code) => SourceError::Fatal(code.to_string()),
+        }
     }
 
     /// The committed position of each partition. One that has none begins with its oldest record, or has its

@@ -3,6 +3,7 @@
 pub mod asset_group;
 pub mod backends;
 pub mod conditions;
+mod consumer_group;
 pub mod control_plane;
 pub mod forwarder_pool;
 pub mod group_plane;

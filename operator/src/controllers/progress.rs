@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::consumer_group;
 use super::control_plane::{ControlPlaneError, PATIENCE};
 use super::news::{Board, News, Subject};
 
@@ -23,9 +24,6 @@ const FORGET_AFTER: Duration = Duration::from_secs(1200);
 /// Groups asked for at a time; each question is a client of Kafka for a moment.
 const AT_A_TIME: usize = 4;
 
-/// State of a group in which each member has its partitions.
-const STABLE: &str = "Stable";
-
 /// How far a consumer group is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
@@ -35,8 +33,10 @@ pub struct Progress {
     pub lag: u64,
     /// Records committed in a second, to two digits; `None` until it was asked twice.
     pub rate: Option<u64>,
-    /// Members of the group while each has its partitions; `None` during a rebalance.
+    /// Members of the group while they share all partitions; `None` during a rebalance.
     pub members: Option<u32>,
+    /// Partitions of the topic that members have; `None` while Kafka waits for members.
+    pub assigned: Option<u32>,
 }
 
 /// All groups that somebody wants to know about.
@@ -136,6 +136,7 @@ impl Group {
                 partitions: answer.partitions,
                 lag: answer.lag,
                 members: answer.members,
+                assigned: answer.assigned,
             }
         });
         std::mem::replace(&mut self.answer, progress) != progress
@@ -155,6 +156,7 @@ struct Answer {
     lag: u64,
     committed: u64,
     members: Option<u32>,
+    assigned: Option<u32>,
 }
 
 fn ask(question: &Question) -> Result<Answer, ControlPlaneError> {
@@ -183,18 +185,15 @@ fn ask(question: &Question) -> Result<Answer, ControlPlaneError> {
         if partitions.is_empty() {
             return Err(ControlPlaneError::NoTopic(topic.clone()));
         }
-        let groups = consumer
-            .fetch_group_list(Some(group), PATIENCE)
-            .map_err(failed)?;
-        let mut groups = groups.groups().iter();
-        let stable = groups.find(|it| it.name() == group && it.state() == STABLE);
+        let members = consumer_group::describe(&consumer, group, PATIENCE).map_err(failed)?;
         let (lag, committed) = positions(&consumer, topic, &partitions).map_err(failed)?;
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Ok(Answer {
             partitions: count(partitions.len()),
             lag,
             committed,
-            members: stable.map(|group| count(group.members().len())),
+            members: members.settled_members(topic, partitions.len()).map(count),
+            assigned: members.assigned(topic).map(count),
         })
     };
     answer().inspect_err(|error| tracing::debug!(topic, group, %error, "lag is unknown"))
@@ -255,6 +254,7 @@ mod tests {
                 lag: 0,
                 committed,
                 members: Some(1),
+                assigned: Some(1),
             })
         };
         let begin = Instant::now();

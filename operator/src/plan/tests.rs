@@ -80,6 +80,16 @@ fn a_shard_less() {
 }
 
 #[test]
+fn another_protocol_of_the_group_restarts_the_forwarders() {
+    let consumer = POOL.replace("replicas: 2", "replicas: 2, groupProtocol: Consumer");
+    let (before, after) = (folder(&["a"], POOL), folder(&["a"], &consumer));
+    assert_eq!(
+        told(&before, &after),
+        "changed   ForwarderPool default/pool\nrestart   default/pool: 2 instances, one after the other\n"
+    );
+}
+
+#[test]
 fn what_is_in_force_changes_nothing() {
     let same = folder(&["a", "b"], POOL);
     assert_eq!(told(&same, &same), "Nothing would change.\n");

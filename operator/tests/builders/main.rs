@@ -225,7 +225,7 @@ fn a_pool_with_every_option() {
          spec:\n  source: {topic: events, start: Latest}\n  \
          kafka:\n    bootstrapServers: k1:9093,k2:9093\n    tls: {secretName: kafka-tls}\n    \
          sasl: {mechanism: SCRAM-SHA-512, secretName: kafka-user}\n  \
-         consumerGroup: mine\n  shardSelector: {matchLabels: {line: \"1\"}}\n  hashRingReplicas: 64\n  replicas: 5\n  \
+         consumerGroup: mine\n  groupProtocol: Consumer\n  shardSelector: {matchLabels: {line: \"1\"}}\n  hashRingReplicas: 64\n  replicas: 5\n  \
          payload: Verbatim\n  deadLetterTopic: dead\n  image: registry.example/forwarder:x\n",
     );
     insta::assert_yaml_snapshot!("full_pool", pool(&manifests[0], &known));

@@ -273,6 +273,10 @@ fn of_each_option_of_a_pool() {
             ),
             ("another consumer group", json!({"consumerGroup": "mine"})),
             (
+                "partitions as the broker tells",
+                json!({"groupProtocol": "Consumer"}),
+            ),
+            (
                 "some shards",
                 json!({"shardSelector": {"matchLabels": {"line": "2"}}}),
             ),

@@ -38,6 +38,7 @@ impl Kafka {
                 lag: 0,
                 rate: None,
                 members: None,
+                assigned: None,
             })),
             groups: Arc::default(),
             news: Board::default(),

@@ -17,20 +17,26 @@ const QUIET: SignedDuration = SignedDuration::from_mins(5);
 
 /// What is known of a pool.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen<'a> {
-    pub(super) limits: &'a Autoscaling,
+pub struct Seen<'a> {
+    /// What the pool's spec allows.
+    pub limits: &'a Autoscaling,
     /// Forwarders asked for now.
-    pub(super) replicas: u16,
-    pub(super) forwarders: Option<&'a WorkloadState>,
-    pub(super) progress: Option<Progress>,
+    pub replicas: u16,
+    /// What runs of them.
+    pub forwarders: Option<&'a WorkloadState>,
+    /// How far they are.
+    pub progress: Option<Progress>,
     /// Whether every forwarder acts by the published map.
-    pub(super) acknowledged: bool,
-    pub(super) before: Option<&'a AutoscalingStatus>,
-    pub(super) now: Timestamp,
+    pub acknowledged: bool,
+    /// What was decided before.
+    pub before: Option<&'a AutoscalingStatus>,
+    /// The time.
+    pub now: Timestamp,
 }
 
 /// Decides.
-pub(super) fn decide(seen: &Seen<'_>) -> AutoscalingStatus {
+#[must_use]
+pub fn decide(seen: &Seen<'_>) -> AutoscalingStatus {
     let stays = |message: &str, quiet: bool| AutoscalingStatus {
         desired_replicas: seen.replicas,
         message: message.to_owned(),
@@ -149,6 +155,7 @@ mod tests {
             lag,
             rate: None,
             members: Some(members),
+            assigned: Some(4),
         }
     }
 

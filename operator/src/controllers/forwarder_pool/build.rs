@@ -1,7 +1,7 @@
 //! The workload of a pool's forwarders.
 
 use ofa_crds::ShardAccessFile;
-use ofa_crds::api::{PayloadFormat, StartPosition};
+use ofa_crds::api::{GroupProtocol, PayloadFormat, StartPosition};
 
 use super::map::Candidate;
 use super::validate::{ValidPool, control_name};
@@ -71,7 +71,8 @@ fn chosen(pool: &ValidPool, shards: &[Candidate], settings: &Settings) -> String
         ))
     });
     let choices = (
-        (&pool.source, &pool.kafka, &pool.consumer_group),
+        (&pool.source, &pool.kafka),
+        (&pool.consumer_group, pool.group_protocol),
         (pool.payload, &pool.dead_letter_topic, &pool.chosen_image),
         (&pool.resources, &pool.spread),
         (&settings.kafka.brokers, &settings.control_topic),
@@ -85,6 +86,10 @@ fn env(pool: &ValidPool, settings: &Settings) -> Vec<EnvVar> {
         StartPosition::Earliest => "earliest",
         StartPosition::Latest => "latest",
     };
+    let group_protocol = match pool.group_protocol {
+        GroupProtocol::Classic => "classic",
+        GroupProtocol::Consumer => "consumer",
+    };
     let payload = match pool.payload {
         PayloadFormat::OpenFactory => "OpenFactory",
         PayloadFormat::Verbatim => "Verbatim",
@@ -92,6 +97,7 @@ fn env(pool: &ValidPool, settings: &Settings) -> Vec<EnvVar> {
     let mut env = vec![
         EnvVar::text("KAFKA_TOPIC", pool.source.topic.as_str()),
         EnvVar::text("KAFKA_GROUP", pool.consumer_group.as_str()),
+        EnvVar::text("KAFKA_GROUP_PROTOCOL", group_protocol),
         EnvVar::text("KAFKA_AUTO_OFFSET_RESET", start),
         EnvVar::text("FORWARDER_POOL", control_name(&pool.identity)),
         EnvVar::text("SHARD_MAP_TOPIC", settings.control_topic.as_str()),

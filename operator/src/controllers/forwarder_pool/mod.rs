@@ -1,6 +1,6 @@
 //! `ForwarderPool`: forwarders and the shard map they act by.
 
-mod autoscale;
+pub mod autoscale;
 pub mod build;
 mod credentials;
 pub mod map;

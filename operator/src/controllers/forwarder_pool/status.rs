@@ -101,6 +101,8 @@ pub(super) fn status(
         .progress
         .map(|progress| progress.partitions)
         .or(status.partitions);
+    status.members = observed.progress.and_then(|progress| progress.members);
+    status.assigned_partitions = observed.progress.and_then(|progress| progress.assigned);
     status.lag = observed.progress.map(|progress| progress.lag);
     status.messages_per_second = observed.progress.and_then(|progress| progress.rate);
     let limits = pool.spec.autoscaling.as_ref();

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ofa_crds::api::{
-    DEFAULT_FORWARDERS, ForwarderPool, ForwarderSource, KafkaConnection, PayloadFormat, Resources,
-    Spread,
+    DEFAULT_FORWARDERS, ForwarderPool, ForwarderSource, GroupProtocol, KafkaConnection,
+    PayloadFormat, Resources, Spread,
 };
 use ofa_crds::names::is_topic_name;
 use thiserror::Error;
@@ -32,6 +32,8 @@ pub struct ValidPool {
     pub kafka: KafkaConnection,
     /// Consumer group.
     pub consumer_group: String,
+    /// How the group shares partitions out.
+    pub group_protocol: GroupProtocol,
     /// Labels of the shards.
     pub shard_labels: BTreeMap<String, String>,
     /// Virtual nodes of each shard.
@@ -109,6 +111,7 @@ pub fn validate(pool: &ForwarderPool, settings: &Settings) -> Result<ValidPool, 
         source: spec.source,
         kafka: spec.kafka,
         consumer_group: spec.consumer_group,
+        group_protocol: spec.group_protocol,
         shard_labels: spec.shard_selector.match_labels,
         ring_replicas: spec.hash_ring_replicas,
         replicas: spec.replicas.unwrap_or(fewest),
