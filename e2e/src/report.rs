@@ -40,6 +40,20 @@ impl Verdict {
         Ok(())
     }
 
+    /// The same, and that nothing was sent twice.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn must_leave_no_trace(&self) -> Result<()> {
+        self.must_be_perfect()?;
+        ensure!(
+            self.duplicates_before == 0,
+            "{} events sent twice",
+            self.duplicates_before
+        );
+        Ok(())
+    }
+
     /// That whatever is missing was announced as a gap, and the rest came in order and once.
     ///
     /// # Errors
