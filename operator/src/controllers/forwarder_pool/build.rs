@@ -71,14 +71,17 @@ fn chosen(pool: &ValidPool, shards: &[Candidate], settings: &Settings) -> String
         ))
     });
     let choices = (
-        (&pool.source, &pool.kafka),
-        (&pool.consumer_group, pool.group_protocol),
+        (&pool.source, &pool.kafka, &pool.consumer_group),
         (pool.payload, &pool.dead_letter_topic, &pool.chosen_image),
         (&pool.resources, &pool.spread),
         (&settings.kafka.brokers, &settings.control_topic),
         names.collect::<Vec<_>>(),
     );
-    pool.identity.chosen(&choices)
+    match pool.group_protocol {
+        // As it was before there was a choice, so that an operator that knows of it replaces no forwarder.
+        GroupProtocol::Classic => pool.identity.chosen(&choices),
+        GroupProtocol::Consumer => pool.identity.chosen(&(choices, pool.group_protocol)),
+    }
 }
 
 fn env(pool: &ValidPool, settings: &Settings) -> Vec<EnvVar> {
