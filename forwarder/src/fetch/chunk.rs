@@ -7,10 +7,6 @@ use super::batch::{self, RecordParts};
 use crate::consume::Headers;
 use crate::route::{Record, Timestamp, TimestampKind};
 
-/// Most records in a chunk: what is looked up for all of them together is still in the processor's nearest caches when the last one
-/// is worked off.
-const CHUNK: usize = 512;
-
 /// Records, each with its place in the bytes they were read from.
 pub(crate) struct Chunk {
     places: Vec<Place>,
@@ -41,9 +37,13 @@ pub(crate) enum Taken<'a> {
 }
 
 impl Chunk {
+    /// Most records in a chunk: what is looked up for all of them together is still in the processor's nearest caches when the
+    /// last one is worked off.
+    pub(crate) const MOST: usize = 512;
+
     pub(crate) fn new() -> Self {
         Self {
-            places: Vec::with_capacity(CHUNK),
+            places: Vec::with_capacity(Self::MOST),
             buffers: Vec::new(),
             hashes: Vec::new(),
         }
@@ -59,7 +59,7 @@ impl Chunk {
 
     /// Whether there was more to take than the chunk has places for, most likely.
     pub(crate) fn is_full(&self) -> bool {
-        self.places.len() >= CHUNK
+        self.places.len() >= Self::MOST
     }
 
     /// The record at a place below [`Self::len`].

@@ -10,14 +10,15 @@ use std::collections::BTreeMap;
 use ofa_crds::KeyHash;
 use tracing::{info, warn};
 
+use super::routing::BURST;
 use super::{Pump, State};
 use crate::consume::{Chunk, RangeReader, SourceError, Taken};
 use crate::route::{Encoder, Record, Tenure};
 use crate::shards::Shards;
 
-/// Chunks that a shard behind is given for each chunk of the main reader: it has to be faster than the
-/// head moves, even at full speed.
-const CHUNKS: usize = 2;
+/// Chunks that a shard behind is given for each burst of the main reader, twice as many as a burst has: it has to be faster than
+/// the head moves, even at full speed.
+const CHUNKS: usize = 2 * BURST.div_ceil(Chunk::MOST);
 
 /// A shard on its way back.
 pub(super) struct CatchUp {

@@ -15,7 +15,7 @@ use crate::route::{Encoder, Poison, Record, Routed, Tenure};
 use crate::shards::{Room, Shards};
 
 /// Records after which batches are handed over although more records wait: each costs its shard a write and a marker.
-const BURST: usize = 2000;
+pub(super) const BURST: usize = 2000;
 
 /// Whether the chunk could be worked off.
 #[derive(Clone, Copy, PartialEq, Eq)]
