@@ -16,6 +16,7 @@ use ofa_e2e::process::Process;
 use ofa_e2e::{engine, wait};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use rustix::process::Signal;
 use tokio::time::sleep;
@@ -96,6 +97,53 @@ async fn a_transaction_that_took_too_long_is_done_again() -> Result<()> {
     let ended = member.process.ended()?;
     ensure!(ended.is_none(), "it has ended: {ended:?}");
     Ok(())
+}
+
+/// Whether a broker that dies has taken a request or not, its records are there once when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_dies_costs_and_repeats_no_event() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut broker = broker_with_assets(folder.path()).await?;
+    let mut member = Member::start(&broker, "d1", folder.path()).await?;
+    let load = Load::start(&broker);
+    for round in 0..3_u64 {
+        sleep(Duration::from_millis(2000 + 37 * round)).await;
+        broker.kill()?;
+        broker.run().await?;
+    }
+    sleep(Duration::from_secs(1)).await;
+    let sent = load.stop()?;
+    all_derived(&broker).await?;
+    each_once_in_order(&broker, &GROUPS, &sent)?;
+    let ended = member.process.ended()?;
+    ensure!(ended.is_none(), "it has ended: {ended:?}");
+    Ok(())
+}
+
+/// A source's batch is compressed, and takes records that are larger than what topics take by default.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_larger_than_topics_take_by_default_is_derived() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let broker = broker_with_assets(folder.path()).await?;
+    let _member = Member::start(&broker, "d1", folder.path()).await?;
+    let mut large = event("asset-0", 0);
+    let pad = "x".repeat(4 << 20);
+    large.value = Some(
+        format!(r#"{{"ID":"n","VALUE":0,"TAG":"Count","TYPE":"Samples","pad":"{pad}"}}"#).into(),
+    );
+    let mut config = broker.producer_config()?;
+    let producer: ThreadedProducer<DefaultProducerContext> =
+        config.set("compression.type", "zstd").create()?;
+    let mut out = BaseRecord::<[u8], [u8]>::to(SOURCE).partition(large.partition);
+    (out.key, out.payload) = (large.key.as_deref(), large.value.as_deref());
+    producer.send(out).map_err(|(error, _)| error)?;
+    producer.flush(LIMIT)?;
+    let others = (1..ASSETS).map(|asset| event(&format!("asset-{asset}"), 0));
+    let further: Vec<Record> = others.chain([event("asset-0", 1)]).collect();
+    broker.produce(SOURCE, &further)?;
+    all_derived(&broker).await?;
+    let sent = (0..ASSETS).map(|asset| (format!("asset-{asset}"), 1 + u64::from(asset == 0)));
+    each_once_in_order(&broker, &GROUPS, &sent.collect())
 }
 
 async fn broker_with_assets(folder: &Path) -> Result<Broker> {

@@ -16,9 +16,11 @@ mod health;
 mod http;
 #[cfg(feature = "internals")]
 pub mod internals;
+mod kafka;
 mod log_limit;
 mod maps;
 mod metrics;
+mod produce;
 mod publish;
 mod pump;
 mod route;

@@ -221,7 +221,9 @@ async fn members_are_replaced(broker: &Broker, old: &str) {
     let one = Member::join(broker, &group, old);
     view.shared_by(1).await;
     let other = Member::join(broker, &group, old);
-    view.shared_by(2).await;
+    let shared = view.shared_by(2).await;
+    let classic = if old == CLASSIC { 2 } else { 0 };
+    assert_eq!(shared.classic_members, classic);
     if old == CLASSIC {
         drop((one, other));
         view.shared_by(0).await;

@@ -3,13 +3,12 @@
 //! librdkafka is the member of the consumer group; the records themselves are read by [`crate::fetch`].
 
 mod context;
-mod headers;
+mod membership;
 mod range_reader;
 mod source;
 
 pub(crate) use crate::fetch::{Chunk, Taken};
 pub(crate) use context::Rebalance;
-pub(crate) use headers::Headers;
 pub(crate) use range_reader::RangeReader;
 pub use source::SourceError;
 pub(crate) use source::{GroupProtocol, Source, SourceSettings};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ofa_crds::kafka::{KafkaSettings, KafkaSettingsError, WholeTopicError};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
@@ -11,8 +11,11 @@ use thiserror::Error;
 use tracing::warn;
 
 use super::context::{Context, Rebalance};
+use super::membership;
 use super::range_reader::RangeReader;
-use crate::fetch::{Chunk, FetchError, FetchSettings, Fetcher, ReadAhead};
+use crate::fetch::{Chunk, FetchSettings, Fetcher, ReadAhead};
+use crate::kafka::BrokerError;
+use crate::produce::ConsumedOffsets;
 
 /// How a group shares its partitions out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -145,8 +148,8 @@ pub(crate) struct Committed {
     pub(crate) metadata: String,
 }
 
-impl From<FetchError> for SourceError {
-    fn from(error: FetchError) -> Self {
+impl From<BrokerError> for SourceError {
+    fn from(error: BrokerError) -> Self {
         Self::Fetch(error.to_string())
     }
 }
@@ -337,19 +340,19 @@ impl Source {
     /// Offsets to go on from and this member's place in the group, as a producer's transaction takes them.
     /// `None` when the group has given this member up: its place would say nothing any more, and Kafka take
     /// the offsets from anybody.
-    pub(crate) fn offsets_for_transaction(
+    pub(crate) fn consumed(
         &self,
-        offsets: &[(i32, i64)],
-    ) -> Result<Option<(TopicPartitionList, ConsumerGroupMetadata)>, SourceError> {
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for &(partition, offset) in offsets {
-            let added = list.add_partition_offset(&self.topic, partition, Offset::Offset(offset));
-            self.client("commit", added)?;
-        }
-        let group = self.consumer.group_metadata();
-        let group = group.ok_or_else(|| SourceError::Fatal("no consumer group".to_owned()))?;
+        offsets: Vec<(i32, i64)>,
+    ) -> Result<Option<ConsumedOffsets>, SourceError> {
+        let membership = membership::of(&self.consumer);
+        let membership =
+            membership.ok_or_else(|| SourceError::Fatal("no consumer group".to_owned()))?;
         // Asked after the place was taken: it loses its meaning only after the assignment is lost.
-        Ok((!self.consumer.assignment_lost()).then_some((list, group)))
+        Ok((!self.consumer.assignment_lost()).then(|| ConsumedOffsets {
+            topic: self.topic.clone(),
+            offsets,
+            membership,
+        }))
     }
 
     /// End of a partition, as far as fetches have told.

@@ -1,17 +1,13 @@
 //! The topics of the groups and the changelog, ready to be written to.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use rdkafka::error::KafkaError;
-use rdkafka::producer::ThreadedProducer;
-use rdkafka::types::RDKafkaErrorCode;
 
 use super::changelog;
-use super::enqueue::DerivedTopic;
 use super::table::{GroupId, JoinTable};
 use super::topics::Topics;
-use super::writer::Context;
+use super::writer::{DerivedTopic, Writer};
 
 /// One topic for each group that has assets.
 pub(crate) struct GroupTopics {
@@ -43,12 +39,6 @@ impl GroupTopics {
         self.missing.insert(group.index());
     }
 
-    /// Lets go of the producer: every topic has to be opened anew.
-    pub(crate) fn close(&mut self, table: &JoinTable) {
-        self.ready.clear();
-        self.want_all(table);
-    }
-
     /// Each topic may have to be created anew.
     pub(crate) fn want_all(&mut self, table: &JoinTable) {
         self.missing.extend(table.groups().map(GroupId::index));
@@ -69,23 +59,19 @@ impl GroupTopics {
     pub(crate) fn ensure(
         &mut self,
         table: &JoinTable,
-        producer: &Arc<ThreadedProducer<Context>>,
+        writer: &mut Writer,
     ) -> Result<(), KafkaError> {
         let wanted = |group: &GroupId| self.missing.contains(&group.index());
         let groups: Vec<GroupId> = table.groups().filter(wanted).collect();
         let name = |group: &GroupId| self.name(table, *group);
         let names: Vec<String> = groups.iter().map(name).collect();
-        let open = |name: &str, partitions| {
-            let refused = KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTopic);
-            DerivedTopic::new(producer, name, partitions).ok_or(refused)
-        };
         if self.changelog_ready.is_none() {
             self.topics.ensure_changelog(&self.changelog)?;
-            self.changelog_ready = Some(open(&self.changelog, changelog::PARTITIONS)?);
+            self.changelog_ready = Some(writer.open(&self.changelog, changelog::PARTITIONS));
         }
         let partitions = self.topics.ensure(&names)?;
         for ((group, name), partitions) in groups.iter().zip(&names).zip(partitions) {
-            let topic = open(name, partitions)?;
+            let topic = writer.open(name, partitions);
             let index = group.index();
             if self.ready.len() <= index {
                 self.ready.resize_with(index + 1, || None);
@@ -96,11 +82,11 @@ impl GroupTopics {
         Ok(())
     }
 
-    pub(crate) fn changelog(&self) -> Option<&DerivedTopic> {
-        self.changelog_ready.as_ref()
+    pub(crate) fn changelog(&self) -> Option<DerivedTopic> {
+        self.changelog_ready
     }
 
-    pub(crate) fn get(&self, group: GroupId) -> Option<&DerivedTopic> {
-        self.ready.get(group.index())?.as_ref()
+    pub(crate) fn get(&self, group: GroupId) -> Option<DerivedTopic> {
+        *self.ready.get(group.index())?
     }
 }

@@ -31,10 +31,9 @@
 //!
 //! A transaction that takes longer than Kafka allows (`TRANSACTION_TIMEOUT_MS`), since the brokers are slow or this process was
 //! frozen, is ended by Kafka, which wants nothing more of its producer. A new one under the same name then goes on behind what is
-//! committed (`transaction.rs`), unless another process may have taken the name: that must not go on.
+//! committed (`writer.rs`), unless another process may have taken the name: that must not go on.
 
 mod changelog;
-mod enqueue;
 #[cfg(test)]
 mod golden;
 mod group_topics;
@@ -47,7 +46,6 @@ mod route;
 mod settings;
 mod table;
 mod topics;
-mod transaction;
 mod writer;
 
 use std::net::SocketAddr;
@@ -173,7 +171,9 @@ async fn derive(
             &transactional_id,
             Duration::from_millis(args.transaction_timeout_ms),
             health.clone(),
-        )?,
+            Handle::current(),
+        )
+        .map_err(SourceError::from)?,
         format: args.format,
         commit_interval: Duration::from_millis(args.commit_interval_ms),
         metrics,

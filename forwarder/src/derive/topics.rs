@@ -17,6 +17,10 @@ use crate::consume::SourceError;
 /// Topics created in one request: few enough for a broker to do within the time-out.
 const AT_ONCE: usize = 100;
 
+/// A source's record may be far larger than its batch, which is compressed, and has to be taken nevertheless. Brokers take requests
+/// of 100 MiB.
+const MAX_MESSAGE_BYTES: &str = "67108864";
+
 /// How long one request to Kafka may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -69,7 +73,10 @@ impl Topics {
         if !missing.is_empty() {
             let partitions = self.partitions_to_create(&known)?;
             let retention = self.settings.retention_ms.map(|ms| ms.to_string());
-            let mut config = vec![("cleanup.policy", "delete")];
+            let mut config = vec![
+                ("cleanup.policy", "delete"),
+                ("max.message.bytes", MAX_MESSAGE_BYTES),
+            ];
             config.extend(retention.as_deref().map(|ms| ("retention.ms", ms)));
             for names in missing.chunks(AT_ONCE) {
                 self.create(names, partitions, &config)?;

@@ -4,35 +4,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ofa_crds::kafka::KafkaSettings;
-use rdkafka::TopicPartitionList;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::error::KafkaError;
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
-use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{ClientContext, Message as _};
 use thiserror::Error;
-use tracing::{debug, warn};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
 
-use super::transaction::{self, Remedy, StepError, may_be_replaced};
-use crate::consume::SourceError;
 use crate::health::Health;
+use crate::kafka::BrokerError;
+use crate::produce::{
+    Accumulator, ConsumedOffsets, NewRecord, Problem, ProducerSettings, Remedy, Session, Step,
+    StepError, TopicId,
+};
 
-/// How long one attempt of a step may take before it is seen whether to go on.
-const ATTEMPT: Duration = Duration::from_secs(5);
-
-/// How long a broker may take for one answer before it is asked anew. librdkafka would wait as long as a transaction may take, and
-/// takes no more than that.
-const ANSWER: Duration = Duration::from_secs(30);
-
-/// Records and kilobytes written ahead of the broker.
-const QUEUED_MESSAGES: &str = "300000";
-const QUEUED_KILOBYTES: &str = "131072";
-
-/// As long as transactions usually are: each partition gets its records in one batch, when the commit sends what is there
-/// or a batch is full, since with hundreds of groups the cost is that of the number of batches.
-const LINGER_MS: &str = "2000";
+/// How long a step may take before it is said why it does.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a transaction came to nothing.
 #[derive(Debug, Error)]
@@ -48,91 +35,90 @@ pub(crate) enum WriteError {
     Fatal(StepError),
 }
 
+/// A derived topic, ready to be written to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DerivedTopic {
+    id: TopicId,
+    /// At least one.
+    partitions: usize,
+}
+
+impl DerivedTopic {
+    /// The partition that records of a partition of the source go to: with as many partitions, the one of the same number.
+    pub(crate) fn partition_of(self, source: i32) -> usize {
+        usize::try_from(source).unwrap_or_default() % self.partitions
+    }
+}
+
+/// A step that is being done. Dropped, it is broken off.
+struct Running {
+    what: &'static str,
+    task: AbortOnDropHandle<Result<(), StepError>>,
+}
+
 /// The producer of this member.
 pub(crate) struct Writer {
-    config: ClientConfig,
-    producer: Arc<ThreadedProducer<Context>>,
+    settings: ProducerSettings,
+    runtime: Handle,
+    session: Arc<Mutex<Session>>,
+    problem: Problem,
+    accumulator: Accumulator,
+    /// Records under way, while the next ones are taken in.
+    writing: Option<Running>,
     health: Arc<Health>,
-    transaction_timeout: Duration,
     /// Since when a transaction is open, if one is.
     open_since: Option<Instant>,
 }
 
-/// Only failures are reported, and each of them also fails the transaction.
-pub(crate) struct Context;
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        debug!(target: "librdkafka", ?level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        debug!(target: "librdkafka", %error, reason);
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, record)) = result {
-            debug!(topic = record.topic(), %error, "a derived record was not written");
-        }
-    }
-}
-
 impl Writer {
-    /// Makes the producer.
+    /// Makes the producer; Kafka is not asked anything yet.
     pub(crate) fn new(
         kafka: &KafkaSettings,
         transactional_id: &str,
         transaction_timeout: Duration,
         health: Arc<Health>,
-    ) -> Result<Self, SourceError> {
-        let failed = |source| SourceError::Client {
-            what: "write derived topics",
-            source,
-        };
-        let timeout_ms = transaction_timeout.as_millis().to_string();
-        let answer_ms = transaction_timeout.min(ANSWER).as_millis().to_string();
-        let mut config = kafka.client_config()?;
-        config
-            .set("client.id", transactional_id)
-            .set("transactional.id", transactional_id)
-            .set("transaction.timeout.ms", &timeout_ms)
-            .set("delivery.timeout.ms", &timeout_ms)
-            .set("socket.timeout.ms", &answer_ms)
-            .set("delivery.report.only.error", "true")
-            .set("queue.buffering.max.messages", QUEUED_MESSAGES)
-            .set("queue.buffering.max.kbytes", QUEUED_KILOBYTES)
-            .set("linger.ms", LINGER_MS);
-        Ok(Self {
-            producer: start(&config).map_err(failed)?,
-            config,
-            health,
+        runtime: Handle,
+    ) -> Result<Self, BrokerError> {
+        let settings = ProducerSettings {
+            kafka: kafka.clone(),
+            transactional_id: transactional_id.to_owned(),
             transaction_timeout,
+        };
+        let session = Session::new(settings.clone())?;
+        Ok(Self {
+            problem: session.problem(),
+            session: Arc::new(Mutex::new(session)),
+            settings,
+            runtime,
+            accumulator: Accumulator::default(),
+            writing: None,
+            health,
             open_since: None,
         })
     }
 
-    /// Goes on with a new producer under the same name, once this one can do nothing more. What it has left open is aborted. Whoever
-    /// holds on to the old producer has to let go of it before.
-    pub(crate) fn replace(&mut self) -> Result<(), WriteError> {
-        let failed = |error| WriteError::Fatal(StepError::from(error));
-        self.producer = start(&self.config).map_err(failed)?;
-        self.open_since = None;
-        self.take_over()
-    }
-
-    pub(crate) fn producer(&self) -> &Arc<ThreadedProducer<Context>> {
-        &self.producer
+    /// A topic that is there is going to be written to.
+    pub(crate) fn open(&mut self, name: &str, partitions: i32) -> DerivedTopic {
+        let partitions = usize::try_from(partitions).unwrap_or_default().max(1);
+        DerivedTopic {
+            id: self.accumulator.open(name, partitions),
+            partitions,
+        }
     }
 
     /// Ends what an earlier process under the same id left open, and keeps it from writing on.
-    pub(crate) fn take_over(&self) -> Result<(), WriteError> {
-        self.attempt("take over", || {
-            Ok(self.producer.init_transactions(ATTEMPT)?)
-        })
+    pub(crate) fn take_over(&mut self) -> Result<(), WriteError> {
+        self.finish(self.start(Step::BeginEpoch))
+    }
+
+    /// Goes on with a new producer under the same name, once this one can do nothing more. What it has left open is aborted.
+    pub(crate) fn replace(&mut self) -> Result<(), WriteError> {
+        let failed = |error| WriteError::Fatal(StepError::new(Remedy::Nothing, error));
+        let session = Session::new(self.settings.clone()).map_err(failed)?;
+        self.forget();
+        self.problem = session.problem();
+        self.session = Arc::new(Mutex::new(session));
+        self.take_over()
     }
 
     /// Whether something was written since the last commit.
@@ -141,28 +127,35 @@ impl Writer {
     }
 
     /// Opens a transaction unless one is open.
-    pub(crate) fn begin(&mut self) -> Result<(), WriteError> {
-        if !self.is_open() {
-            self.attempt("begin", || Ok(self.producer.begin_transaction()?))?;
-            self.open_since = Some(Instant::now());
+    pub(crate) fn begin(&mut self) {
+        self.open_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Adds a record to the open transaction.
+    pub(crate) fn append(
+        &mut self,
+        (topic, partition): (DerivedTopic, usize),
+        record: &NewRecord<'_>,
+    ) -> Result<(), WriteError> {
+        let to = (topic.id, partition);
+        if !self.accumulator.has_room(to, record) {
+            self.send()?;
+        }
+        self.accumulator.push(to, record);
+        if self.accumulator.is_full() {
+            self.send()?;
         }
         Ok(())
     }
 
     /// Commits what was written together with the source's offsets; fails when the group has given the
     /// source's partitions to another member.
-    pub(crate) fn commit(
-        &mut self,
-        offsets: &TopicPartitionList,
-        group: &ConsumerGroupMetadata,
-    ) -> Result<(), WriteError> {
-        self.begin()?;
-        self.attempt("add the source's offsets", || {
-            Ok(self
-                .producer
-                .send_offsets_to_transaction(offsets, group, ATTEMPT)?)
-        })?;
-        self.attempt("commit", || transaction::commit(&self.producer, ATTEMPT))?;
+    pub(crate) fn commit(&mut self, consumed: ConsumedOffsets) -> Result<(), WriteError> {
+        self.begin();
+        self.send()?;
+        self.await_written()?;
+        self.finish(self.start(Step::Commit(consumed)))?;
+        self.accumulator.committed();
         self.open_since = None;
         Ok(())
     }
@@ -170,61 +163,109 @@ impl Writer {
     /// Gives up what was written since the last commit.
     pub(crate) fn abort(&mut self) -> Result<(), WriteError> {
         if self.is_open() {
-            self.attempt("abort", || Ok(self.producer.abort_transaction(ATTEMPT)?))?;
-            self.open_since = None;
+            // Whether it gets there or not, the new epoch makes it void.
+            self.writing = None;
+            self.finish(self.start(Step::BeginEpoch))?;
+            self.forget();
         }
         Ok(())
     }
 
-    /// Repeats a step for as long as Kafka's client says that this helps.
-    fn attempt(
-        &self,
-        what: &'static str,
-        step: impl Fn() -> Result<(), StepError>,
-    ) -> Result<(), WriteError> {
+    fn forget(&mut self) {
+        self.writing = None;
+        self.accumulator.given_up();
+        self.open_since = None;
+    }
+
+    /// Sends what is there, once what was sent before is written.
+    fn send(&mut self) -> Result<(), WriteError> {
+        self.await_written()?;
+        if !self.accumulator.is_empty() {
+            let batches = self.accumulator.take();
+            self.writing = Some(self.start(Step::Write(batches)));
+        }
+        Ok(())
+    }
+
+    fn await_written(&mut self) -> Result<(), WriteError> {
+        match self.writing.take() {
+            Some(writing) => self.finish(writing),
+            None => Ok(()),
+        }
+    }
+
+    fn start(&self, step: Step) -> Running {
+        let (what, session) = (step.name(), Arc::clone(&self.session));
+        let task = async move { session.lock().await.carry_out(step).await };
+        Running {
+            what,
+            task: AbortOnDropHandle::new(self.runtime.spawn(task)),
+        }
+    }
+
+    /// Waits for a step; says from time to time why it takes long.
+    fn finish(&self, mut step: Running) -> Result<(), WriteError> {
+        let what = step.what;
         loop {
             self.health.beat();
-            let Err(error) = step() else {
-                self.health.settled("transactions");
-                return Ok(());
-            };
-            match error.remedy {
-                Remedy::TryAgain => {
-                    warn!(what, %error, "a step of the transaction is tried again");
-                    self.health
-                        .pending("transactions", format!("cannot {what}: {error}"));
+            let waited = async { timeout(PATIENCE, &mut step.task).await };
+            match self.runtime.block_on(waited) {
+                Ok(Ok(done)) => {
+                    self.health.settled("transactions");
+                    return done.map_err(|error| self.judge(error));
                 }
-                Remedy::Abort => return Err(WriteError::Abort(error)),
-                Remedy::Nothing => return Err(self.beyond_help(error)),
+                Ok(Err(broken)) => {
+                    let error = StepError::new(Remedy::Nothing, broken);
+                    return Err(WriteError::Fatal(error));
+                }
+                Err(_) => {
+                    let problem = self.problem.lock().clone();
+                    let problem = problem.unwrap_or_else(|| "brokers take long".to_owned());
+                    warn!(
+                        what,
+                        problem, "a step of the transaction takes long; trying on"
+                    );
+                    let why = format!("cannot {what}: {problem}");
+                    self.health.pending("transactions", why);
+                }
             }
         }
     }
 
-    /// What it means that this producer can do nothing more.
-    fn beyond_help(&self, error: StepError) -> WriteError {
-        let cause = self.producer.client().fatal_error().map(|(code, _)| code);
+    /// What it means for the transaction that one of its steps failed.
+    fn judge(&self, error: StepError) -> WriteError {
         let open_for = self.open_since.map(|since| since.elapsed());
-        if may_be_replaced(cause, open_for, self.transaction_timeout) {
-            WriteError::Replace(error)
-        } else {
-            WriteError::Fatal(error)
-        }
-    }
-
-    /// What an error of a single record means for its transaction; `None` when it is only to be tried again.
-    pub(crate) fn judge(&self, code: RDKafkaErrorCode) -> Option<WriteError> {
-        if code == RDKafkaErrorCode::QueueFull {
-            return None;
-        }
-        let error = KafkaError::MessageProduction(code);
-        let fatal = self.producer.client().fatal_error();
-        Some(match fatal {
-            Some(_) => self.beyond_help(error.into()),
-            None => WriteError::Abort(StepError::new(Remedy::Abort, error)),
-        })
+        let took_too_long = open_for.is_some_and(|it| it >= self.settings.transaction_timeout);
+        judge(error, took_too_long)
     }
 }
 
-fn start(config: &ClientConfig) -> Result<Arc<ThreadedProducer<Context>>, KafkaError> {
-    Ok(Arc::new(config.create_with_context(Context)?))
+/// Kafka tells a producer whose transaction it has ended for taking too long what it tells one whose name another process has taken,
+/// and the latter must not go on: the two would drive each other out for ever. By the time the transaction has been open they can
+/// be told apart.
+fn judge(error: StepError, took_too_long: bool) -> WriteError {
+    match error.remedy {
+        Remedy::TryAgain | Remedy::FindCoordinator | Remedy::Abort => WriteError::Abort(error),
+        Remedy::Replace => WriteError::Replace(error),
+        Remedy::Fenced if took_too_long => WriteError::Replace(error),
+        Remedy::Fenced | Remedy::Nothing => WriteError::Fatal(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_producer_is_replaced_unless_another_may_have_its_name() {
+        let judged = |remedy, took_too_long| judge(StepError::new(remedy, "no"), took_too_long);
+        let fenced = judged(Remedy::Fenced, false);
+        assert!(matches!(fenced, WriteError::Fatal(_)), "{fenced}");
+        for (remedy, took_too_long) in [(Remedy::Fenced, true), (Remedy::Replace, false)] {
+            let judged = judged(remedy, took_too_long);
+            assert!(matches!(judged, WriteError::Replace(_)), "{judged}");
+        }
+        let lost = judged(Remedy::Abort, true);
+        assert!(matches!(lost, WriteError::Abort(_)), "{lost}");
+    }
 }

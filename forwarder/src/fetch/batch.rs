@@ -265,10 +265,28 @@ pub(super) fn headers(
         data: records,
         at: at as usize,
     };
-    (0..count).map_while(move |_| {
-        let name = reader.part()?.of(records)?;
-        Some((name, reader.part()?.of(records)))
-    })
+    (0..count).map_while(move |_| reader.header())
+}
+
+/// A record's headers as they stand in its batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct EncodedHeaders<'a> {
+    pub(crate) count: u32,
+    pub(crate) bytes: &'a [u8],
+}
+
+/// The headers of a record, as many as are well-formed, to be written elsewhere.
+pub(super) fn encoded_headers(records: &[u8], (at, count): (u32, u32)) -> EncodedHeaders<'_> {
+    let at = at as usize;
+    let mut reader = Reader { data: records, at };
+    let (mut well_formed, mut end) = (0, at);
+    while well_formed < count && reader.header().is_some() {
+        (well_formed, end) = (well_formed + 1, reader.at);
+    }
+    EncodedHeaders {
+        count: well_formed,
+        bytes: records.get(at..end).unwrap_or_default(),
+    }
 }
 
 /// The topic that an asset was in before, where its record says so in the last two of its headers.
@@ -287,7 +305,7 @@ struct Reader<'a> {
     at: usize,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// A number in zig-zag encoding, seven bits a byte.
     #[inline]
     fn varint(&mut self) -> Option<i64> {
@@ -307,6 +325,12 @@ impl Reader<'_> {
             }
         }
         None
+    }
+
+    /// Name and value of a header; a name cannot be absent.
+    fn header(&mut self) -> Option<(&'a [u8], Option<&'a [u8]>)> {
+        let name = self.part()?.of(self.data)?;
+        Some((name, self.part()?.of(self.data)))
     }
 
     #[inline]

@@ -15,10 +15,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::connection::Connection;
 use super::table::Wanted;
 use super::transactions::AbortedTransactions;
-use super::{Answer, FetchError, Records, Shared, batch};
+use super::{Answer, Records, Shared, batch};
+use crate::kafka::{BrokerError, Connection};
 
 /// Newest version of the Fetch request that is spoken: with topics by name, and told where a log was cut off
 /// (KIP-595).
@@ -76,7 +76,7 @@ struct Broker {
 
 impl Broker {
     /// Connects when something is wanted, and reads until something fails.
-    async fn read(&self) -> Result<(), FetchError> {
+    async fn read(&self) -> Result<(), BrokerError> {
         self.wanted().await;
         let settings = &self.shared.settings;
         let address = {
@@ -122,7 +122,7 @@ impl Broker {
         &self,
         connection: &Connection,
         wanted: &[Wanted],
-    ) -> Result<FetchRequest, FetchError> {
+    ) -> Result<FetchRequest, BrokerError> {
         let version = connection.version(ApiKey::Fetch as i16, FETCH_VERSION)?;
         let bytes = self.shared.settings.read_ahead.bytes;
         let partition = |wanted: &Wanted| {
@@ -159,9 +159,9 @@ impl Broker {
         answer: FetchResponse,
         wanted: &[Wanted],
         room: OwnedSemaphorePermit,
-    ) -> Result<(), FetchError> {
+    ) -> Result<(), BrokerError> {
         if let Some(error) = answer.error_code.err() {
-            return Err(FetchError::Refused(error));
+            return Err(BrokerError::Refused(error));
         }
         let room = Arc::new(room);
         let (mut out_of_range, mut refused) = (Vec::new(), false);
@@ -256,7 +256,7 @@ impl Broker {
         &self,
         connection: &mut Connection,
         wanted: &[Wanted],
-    ) -> Result<(), FetchError> {
+    ) -> Result<(), BrokerError> {
         let oldest = self.offsets(connection, wanted, OLDEST).await?;
         let newest = self.offsets(connection, wanted, NEWEST).await?;
         for wanted in wanted {
@@ -294,7 +294,7 @@ impl Broker {
         connection: &mut Connection,
         wanted: &[Wanted],
         time: i64,
-    ) -> Result<Vec<(i32, i64)>, FetchError> {
+    ) -> Result<Vec<(i32, i64)>, BrokerError> {
         let partition = |wanted: &Wanted| {
             ListOffsetsPartition::default()
                 .with_partition_index(wanted.partition)
@@ -314,7 +314,7 @@ impl Broker {
         partitions
             .map(|partition| match partition.error_code.err() {
                 None => Ok((partition.partition_index, partition.offset)),
-                Some(error) => Err(FetchError::Refused(error)),
+                Some(error) => Err(BrokerError::Refused(error)),
             })
             .collect()
     }

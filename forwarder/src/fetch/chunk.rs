@@ -3,8 +3,7 @@
 use bytes::Bytes;
 use ofa_crds::KeyHash;
 
-use super::batch::{self, RecordParts};
-use crate::consume::Headers;
+use super::batch::{self, EncodedHeaders, RecordParts};
 use crate::route::{Record, Timestamp, TimestampKind};
 
 /// Records, each with its place in the bytes they were read from.
@@ -110,18 +109,15 @@ impl Chunk {
         KeyHash::of(record.key.unwrap_or_default())
     }
 
-    /// A copy of the headers of the record at a place below [`Self::len`], with further ones behind them.
-    pub(crate) fn headers_and<'a>(
-        &'a self,
-        at: usize,
-        further: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-    ) -> Option<Headers> {
-        let Place::Record { buffer, parts } = &self.places[at] else {
-            return None;
-        };
-        let records = &self.buffers[*buffer as usize].records;
-        let own = batch::headers(records, parts.headers);
-        Headers::of(own.chain(further.map(|(name, value)| (name, Some(value)))))
+    /// The headers of the record at a place below [`Self::len`].
+    pub(crate) fn headers(&self, at: usize) -> EncodedHeaders<'_> {
+        match &self.places[at] {
+            Place::Record { buffer, parts } => {
+                let records = &self.buffers[*buffer as usize].records;
+                batch::encoded_headers(records, parts.headers)
+            }
+            Place::Error { .. } => EncodedHeaders::default(),
+        }
     }
 
     /// Forgets what is left from `at` on of these partitions: it will come again, or to another reader.

@@ -7,10 +7,6 @@
 mod batch;
 mod broker;
 mod chunk;
-mod connection;
-mod error;
-mod scram;
-mod security;
 mod supervisor;
 mod table;
 mod transactions;
@@ -26,10 +22,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::kafka::{BrokerError, Security};
+pub(crate) use batch::EncodedHeaders;
 use batch::{Batch, BatchError, RecordReader};
 pub(crate) use chunk::{Chunk, Taken};
-pub(crate) use error::FetchError;
-use security::Security;
 use table::{Cluster, Generation, Table};
 use transactions::AbortedTransactions;
 
@@ -106,7 +102,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// When the settings are unusable.
-    pub(crate) fn start(settings: FetchSettings) -> Result<Self, FetchError> {
+    pub(crate) fn start(settings: FetchSettings) -> Result<Self, BrokerError> {
         let (sender, answers) = std::sync::mpsc::channel();
         let shared = Arc::new(Shared {
             security: Security::new(&settings.kafka)?,

@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::connection::Connection;
 use super::table::{Cluster, Leader};
-use super::{FetchError, Shared, broker};
+use super::{Shared, broker};
+use crate::kafka::{BrokerError, Connection};
 use crate::log_limit::LogLimit;
 
 /// Newest version of the Metadata request that is spoken: topics by name.
@@ -54,7 +54,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// Asks any broker that answers.
-async fn ask(shared: &Shared) -> Result<Cluster, FetchError> {
+async fn ask(shared: &Shared) -> Result<Cluster, BrokerError> {
     let settings = &shared.settings;
     let known: Vec<String> = {
         let table = shared.table.lock();
@@ -72,13 +72,13 @@ async fn ask(shared: &Shared) -> Result<Cluster, FetchError> {
             Err(error) => last = Some(format!("{address}: {error}")),
         }
     }
-    Err(FetchError::NoBroker {
+    Err(BrokerError::NoBroker {
         brokers: settings.kafka.brokers.clone(),
         last: last.unwrap_or_default(),
     })
 }
 
-async fn ask_at(shared: &Shared, address: &str) -> Result<Cluster, FetchError> {
+async fn ask_at(shared: &Shared, address: &str) -> Result<Cluster, BrokerError> {
     let settings = &shared.settings;
     let mut connection = Connection::open(address, &settings.client_id, &shared.security).await?;
     let name = TopicName(StrBytes::from_string(settings.topic.clone()));
@@ -93,7 +93,7 @@ async fn ask_at(shared: &Shared, address: &str) -> Result<Cluster, FetchError> {
     cluster_of(&answer)
 }
 
-fn cluster_of(answer: &MetadataResponse) -> Result<Cluster, FetchError> {
+fn cluster_of(answer: &MetadataResponse) -> Result<Cluster, BrokerError> {
     let brokers = answer.brokers.iter();
     let brokers: BTreeMap<i32, String> = brokers
         .map(|broker| (broker.node_id.0, format!("{}:{}", broker.host, broker.port)))
@@ -101,7 +101,7 @@ fn cluster_of(answer: &MetadataResponse) -> Result<Cluster, FetchError> {
     let mut leaders = BTreeMap::new();
     for topic in &answer.topics {
         if let Some(error) = topic.error_code.err() {
-            return Err(FetchError::Refused(error));
+            return Err(BrokerError::Refused(error));
         }
         for partition in &topic.partitions {
             let leader = Leader {

@@ -20,11 +20,22 @@ use rdkafka::types::RDKafkaErrorCode;
 pub(super) struct ConsumerGroup {
     /// Whether the coordinator waits for no member.
     pub(super) stable: bool,
+    /// Whether the members share the partitions out among themselves.
+    pub(super) is_classic: bool,
     /// Topic and partition of all that each member has. During a rebalance of a classic group they are not told.
     pub(super) members: Vec<BTreeSet<(String, i32)>>,
 }
 
 impl ConsumerGroup {
+    /// How many members share the partitions out among themselves: Kafka takes no member of KIP-848 beside them.
+    pub(super) fn classic_members(&self) -> usize {
+        if self.is_classic {
+            self.members.len()
+        } else {
+            0
+        }
+    }
+
     /// How many partitions of a topic have a member; `None` while the coordinator waits for members.
     pub(super) fn assigned(&self, topic: &str) -> Option<usize> {
         let all = self.members.iter().flatten().filter(|(of, _)| of == topic);
@@ -81,6 +92,7 @@ pub(super) fn describe(
 /// `answer` is an event of librdkafka's.
 unsafe fn read(answer: *mut rd::rd_kafka_event_t) -> Result<ConsumerGroup, KafkaError> {
     use rd::rd_kafka_consumer_group_state_t as State;
+    use rd::rd_kafka_consumer_group_type_t as Type;
     // SAFETY: everything read here belongs to the answer. Lists have as many elements as librdkafka says.
     unsafe {
         check(rd::rd_kafka_event_error(answer))?;
@@ -98,6 +110,8 @@ unsafe fn read(answer: *mut rd::rd_kafka_event_t) -> Result<ConsumerGroup, Kafka
                     | State::RD_KAFKA_CONSUMER_GROUP_STATE_EMPTY
                     | State::RD_KAFKA_CONSUMER_GROUP_STATE_DEAD
             ),
+            is_classic: rd::rd_kafka_ConsumerGroupDescription_type(group)
+                == Type::RD_KAFKA_CONSUMER_GROUP_TYPE_CLASSIC,
             members: members
                 .map(|at| partitions(rd::rd_kafka_ConsumerGroupDescription_member(group, at)))
                 .collect(),
@@ -179,6 +193,7 @@ mod tests {
         let member = |has: &&[i32]| has.iter().map(|&it| ("t".to_owned(), it)).collect();
         ConsumerGroup {
             stable,
+            is_classic: true,
             members: members.iter().map(member).collect(),
         }
     }

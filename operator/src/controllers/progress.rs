@@ -37,6 +37,8 @@ pub struct Progress {
     pub members: Option<u32>,
     /// Partitions of the topic that members have; `None` while Kafka waits for members.
     pub assigned: Option<u32>,
+    /// Members that share the partitions out among themselves, and that Kafka takes none of KIP-848 beside.
+    pub classic_members: u32,
 }
 
 /// All groups that somebody wants to know about.
@@ -137,6 +139,7 @@ impl Group {
                 lag: answer.lag,
                 members: answer.members,
                 assigned: answer.assigned,
+                classic_members: answer.classic_members,
             }
         });
         std::mem::replace(&mut self.answer, progress) != progress
@@ -157,6 +160,7 @@ struct Answer {
     committed: u64,
     members: Option<u32>,
     assigned: Option<u32>,
+    classic_members: u32,
 }
 
 fn ask(question: &Question) -> Result<Answer, ControlPlaneError> {
@@ -185,15 +189,18 @@ fn ask(question: &Question) -> Result<Answer, ControlPlaneError> {
         if partitions.is_empty() {
             return Err(ControlPlaneError::NoTopic(topic.clone()));
         }
-        let members = consumer_group::describe(&consumer, group, PATIENCE).map_err(failed)?;
+        let described = consumer_group::describe(&consumer, group, PATIENCE).map_err(failed)?;
         let (lag, committed) = positions(&consumer, topic, &partitions).map_err(failed)?;
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Ok(Answer {
             partitions: count(partitions.len()),
             lag,
             committed,
-            members: members.settled_members(topic, partitions.len()).map(count),
-            assigned: members.assigned(topic).map(count),
+            members: described
+                .settled_members(topic, partitions.len())
+                .map(count),
+            assigned: described.assigned(topic).map(count),
+            classic_members: count(described.classic_members()),
         })
     };
     answer().inspect_err(|error| tracing::debug!(topic, group, %error, "lag is unknown"))
@@ -255,6 +262,7 @@ mod tests {
                 committed,
                 members: Some(1),
                 assigned: Some(1),
+                classic_members: 1,
             })
         };
         let begin = Instant::now();

@@ -39,6 +39,7 @@ impl Kafka {
                 rate: None,
                 members: None,
                 assigned: None,
+                classic_members: 0,
             })),
             groups: Arc::default(),
             news: Board::default(),

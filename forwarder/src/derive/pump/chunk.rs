@@ -1,27 +1,22 @@
 //! The pump's part that derives the records of a chunk.
 
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ofa_crds::cursor::{MOVED_FROM_HEADER, SOURCE_HEADER};
-use rdkafka::error::KafkaError;
-use rdkafka::types::RDKafkaErrorCode;
 use tracing::warn;
 
 use super::Pump;
-use crate::consume::{Headers, Taken};
+use crate::consume::Taken;
 use crate::derive::DeriveError;
-use crate::derive::enqueue::{DerivedTopic, Outgoing};
 use crate::derive::route::{Joined, Routed, route};
 use crate::derive::table::JoinTable;
-use crate::derive::transaction::{Remedy, StepError};
-use crate::derive::writer::{WriteError, Writer};
+use crate::derive::writer::WriteError;
+use crate::fetch::EncodedHeaders;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
+use crate::produce::{NewRecord, Remedy, StepError};
 use crate::route::{Poison, Record, TimestampKind};
-
-/// How long to wait for room in librdkafka's queue.
-const FULL_WAIT: Duration = Duration::from_millis(1);
 
 impl Pump {
     pub(super) fn derive_chunk(&mut self) -> Result<(), DeriveError> {
@@ -94,7 +89,7 @@ impl Pump {
             Err(poison) => pass_over(&record, poison, &self.metrics, &mut state.log),
             Ok(Joined::To(routed)) => {
                 if !self.writer.is_open() {
-                    self.writer.begin()?;
+                    self.writer.begin();
                     (state.written, state.since) = (0, Instant::now());
                     state.touched.begin();
                 }
@@ -104,25 +99,25 @@ impl Pump {
                 let before = before.map(name).filter(|it| *it != name(routed.group));
                 let source = source_of(&self.topic, &record, &mut state.cursor);
                 let moved_from = before.as_deref().map(moved_from);
-                let further = std::iter::once(source).chain(moved_from);
+                let further = [source, moved_from.unwrap_or_default()];
                 let topic = self.topics.get(routed.group).ok_or_else(gone)?;
-                let headers = state.chunk.headers_and(at, further);
-                let outgoing = Outgoing {
-                    partition: record.partition,
+                let partition = topic.partition_of(record.partition);
+                let derived = NewRecord {
                     key: routed.asset.as_bytes(),
                     value: routed.value,
                     timestamp_ms: timestamp(&record),
+                    headers: state.chunk.headers(at),
+                    further: &further[..1 + usize::from(moved_from.is_some())],
                 };
-                enqueue(&self.writer, topic, &outgoing, headers)?;
+                self.writer.append((topic, partition), &derived)?;
                 if is_new {
                     let changelog = self.topics.changelog().ok_or_else(gone)?;
                     let entry = changelog_entry(&routed, &self.table);
-                    enqueue(&self.writer, changelog, &entry, None)?;
+                    self.writer.append((changelog, 0), &entry)?;
                     let group = Some(routed.group);
                     let before = self.table.note_written(routed.asset, group);
                     state.moved.push((routed.asset.into(), before));
                 }
-                let partition = topic.partition_of(record.partition);
                 state.touched.mark(routed.group.index(), partition);
                 state.written += 1;
                 self.derived.written.inc();
@@ -135,42 +130,31 @@ impl Pump {
 
 /// Every group in the table has its topic, since `ensure_topics` comes first.
 fn gone() -> WriteError {
-    let reason = KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopic);
-    WriteError::Abort(StepError::new(Remedy::Abort, reason))
+    WriteError::Abort(StepError::new(Remedy::Abort, "a group has no topic"))
 }
 
 /// Which group's topic has the asset's last record now.
-fn changelog_entry<'a>(routed: &Routed<'a>, table: &'a JoinTable) -> Outgoing<'a> {
-    Outgoing {
-        partition: 0,
+fn changelog_entry<'a>(routed: &Routed<'a>, table: &'a JoinTable) -> NewRecord<'a> {
+    NewRecord {
         key: routed.asset.as_bytes(),
         value: table.name(routed.group).as_str().as_bytes(),
-        timestamp_ms: 0,
+        timestamp_ms: now_ms(),
+        headers: EncodedHeaders::default(),
+        further: &[],
     }
-}
-
-/// Adds a record to the open transaction; waits while librdkafka's queue is full.
-fn enqueue(
-    writer: &Writer,
-    topic: &DerivedTopic,
-    record: &Outgoing<'_>,
-    mut headers: Option<Headers>,
-) -> Result<(), WriteError> {
-    while let Err(code) = topic.enqueue(record, &mut headers) {
-        if let Some(error) = writer.judge(code) {
-            return Err(error);
-        }
-        std::thread::sleep(FULL_WAIT);
-    }
-    Ok(())
 }
 
 /// The source's, so that a derived record has the time of its event; now where the source has none.
 fn timestamp(record: &Record<'_>) -> i64 {
     match record.timestamp.kind {
-        TimestampKind::Unknown => 0,
+        TimestampKind::Unknown => now_ms(),
         TimestampKind::Producer | TimestampKind::Broker => record.timestamp.ms,
     }
+}
+
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// The header with the record's own place, made in `buffer`.

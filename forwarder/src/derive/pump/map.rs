@@ -158,7 +158,7 @@ impl Pump {
         }
         // Creating topics can take longer than a transaction may stay open.
         self.commit()?;
-        if let Err(error) = self.topics.ensure(&self.table, self.writer.producer()) {
+        if let Err(error) = self.topics.ensure(&self.table, &mut self.writer) {
             self.metrics.kafka_error();
             let why = format!(
                 "derived topics cannot be created: {error}; allow this program to create, write and read the topics asset_stream_*"

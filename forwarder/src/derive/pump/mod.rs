@@ -19,12 +19,12 @@ use super::metrics::{DeriveMetrics, Outcome};
 use super::output::Format;
 use super::positions::Positions;
 use super::table::{GroupId, JoinTable};
-use super::transaction::StepError;
 use super::writer::{WriteError, Writer};
 use crate::consume::{Chunk, Rebalance, Source};
 use crate::health::Health;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
+use crate::produce::StepError;
 use touched::Touched;
 
 /// How long to wait for a record, and how often the group's events are looked at.
@@ -228,11 +228,11 @@ impl Pump {
         if offsets.is_empty() && !self.writer.is_open() {
             return Ok(());
         }
-        let Some((offsets, group)) = self.source.offsets_for_transaction(&offsets)? else {
+        let Some(consumed) = self.source.consumed(offsets)? else {
             warn!("the group has taken all partitions away; what was read of them is given up");
             return self.give_up();
         };
-        match self.writer.commit(&offsets, &group) {
+        match self.writer.commit(consumed) {
             Ok(()) => {
                 self.state.commit_took = self.state.since.elapsed();
                 self.note_committed();
@@ -277,7 +277,6 @@ impl Pump {
     /// Goes on with a new producer, and with the records behind the last transaction that was committed.
     fn replace_producer(&mut self, reason: &StepError) -> Result<(), DeriveError> {
         warn!(%reason, "Kafka has ended a transaction, perhaps since it took too long; a new producer goes on");
-        self.topics.close(&self.table);
         self.writer.replace()?;
         // The old producer's commit may have been carried out without its hearing of it.
         let uncommitted = self.state.positions.uncommitted();

@@ -156,6 +156,7 @@ mod tests {
             rate: None,
             members: Some(members),
             assigned: Some(4),
+            classic_members: members,
         }
     }
 

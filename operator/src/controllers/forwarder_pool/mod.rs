@@ -9,14 +9,14 @@ mod status;
 pub mod validate;
 
 use jiff::{SignedDuration, Timestamp};
-use ofa_crds::api::{AutoscalingStatus, ForwarderPool, ForwarderPoolStatus};
+use ofa_crds::api::{AutoscalingStatus, ForwarderPool, ForwarderPoolStatus, GroupProtocol};
 
 use self::map::{leaving, select};
 use self::reshard::{follow_map, kafka_outcome};
 use self::status::{Observed, status, unacknowledged};
 use self::validate::{ValidPool, control_name, validate};
 use super::conditions::Outcome;
-use super::control_plane::{PoolRef, Published};
+use super::control_plane::{PoolRef, Progress, Published};
 use super::news::{Reader, Subject};
 use super::{Context, Identity, Removal, kafka_connection};
 use crate::platform::{PlatformError, WorkloadId};
@@ -128,7 +128,8 @@ async fn steps(
     let shards = selected(valid, context);
     let outcome = follow_map(valid, &shards, published, pool_ref, context, observed).await?;
     observed.autoscaling = autoscaling(pool, valid, observed);
-    Ok(outcome)
+    let refused = refused_by_group(valid.group_protocol, observed.progress);
+    Ok(refused.filter(|_| valid.replicas > 0).unwrap_or(outcome))
 }
 
 fn hear_of_changes(valid: &ValidPool, context: &Context<'_>) {
@@ -136,6 +137,19 @@ fn hear_of_changes(valid: &ValidPool, context: &Context<'_>) {
     let pool = Subject::Pool(control_name(&valid.identity));
     let progress = Subject::Progress(valid.consumer_group.clone());
     context.readers.add(&reader, [pool, progress]);
+}
+
+/// Why new forwarders are not taken into their group, where Kafka does not take them.
+fn refused_by_group(protocol: GroupProtocol, progress: Option<Progress>) -> Option<Outcome> {
+    let members = progress?.classic_members;
+    (protocol == GroupProtocol::Consumer && members > 0).then(|| {
+        Outcome::stalled(
+            "ClassicMembers",
+            format!(
+                "Kafka takes no forwarder of groupProtocol Consumer into a group with classic members ({members} now, which go on); set spec.replicas to 0 (and leave spec.autoscaling out) until status.members is 0, then back"
+            ),
+        )
+    })
 }
 
 fn autoscaling(
@@ -180,4 +194,29 @@ async fn run_forwarders(
     let access = credentials::dereference(namespace, &shards, context.platform).await?;
     let workload = build::build(valid, &shards, &access, context.settings, certificate);
     context.platform.ensure(&workload).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_says_who_keeps_its_new_forwarders_out() {
+        let with = |classic_members| {
+            Some(Progress {
+                partitions: 4,
+                lag: 0,
+                rate: None,
+                members: Some(2),
+                assigned: Some(4),
+                classic_members,
+            })
+        };
+        let refused = refused_by_group(GroupProtocol::Consumer, with(2)).unwrap();
+        assert_eq!(refused.reason, "ClassicMembers");
+        assert!(refused.message.contains("2 now"), "{}", refused.message);
+        assert_eq!(refused_by_group(GroupProtocol::Consumer, with(0)), None);
+        assert_eq!(refused_by_group(GroupProtocol::Consumer, None), None);
+        assert_eq!(refused_by_group(GroupProtocol::Classic, with(2)), None);
+    }
 }

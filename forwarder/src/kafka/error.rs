@@ -1,4 +1,4 @@
-//! Why a broker cannot be read from.
+//! Why a broker cannot be asked.
 
 use std::path::PathBuf;
 
@@ -6,9 +6,9 @@ use kafka_protocol::error::ResponseError;
 use ofa_crds::kafka::KafkaSettingsError;
 use thiserror::Error;
 
-/// Why a broker cannot be read from. All but those of the settings may pass.
+/// Why a broker cannot be asked. All but those of the settings may pass.
 #[derive(Debug, Error)]
-pub(crate) enum FetchError {
+pub(crate) enum BrokerError {
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("no answer in time")]

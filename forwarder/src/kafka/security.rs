@@ -16,12 +16,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::connection::{Connection, Stream};
-use super::error::FetchError;
+use super::error::BrokerError;
 use super::scram::{Hash, Scram};
 use crate::tls;
 
 /// How to secure a connection, and how to say who one is.
-pub(super) struct Security {
+pub(crate) struct Security {
     tls: Option<TlsConnector>,
     sasl: Option<Sasl>,
 }
@@ -49,7 +49,7 @@ impl Mechanism {
 
 impl Security {
     /// Reads the settings, and the files they name.
-    pub(super) fn new(settings: &KafkaSettings) -> Result<Self, FetchError> {
+    pub(crate) fn new(settings: &KafkaSettings) -> Result<Self, BrokerError> {
         let protocol = settings.security_protocol.as_deref().unwrap_or("PLAINTEXT");
         let (tls, sasl) = match protocol.to_ascii_uppercase().as_str() {
             "PLAINTEXT" => (false, false),
@@ -57,7 +57,7 @@ impl Security {
             "SASL_PLAINTEXT" => (false, true),
             "SASL_SSL" => (true, true),
             other => {
-                return Err(FetchError::Settings {
+                return Err(BrokerError::Settings {
                     setting: "KAFKA_SECURITY_PROTOCOL",
                     reason: format!(
                         "'{other}' is none of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL"
@@ -73,17 +73,17 @@ impl Security {
     }
 
     /// Puts TLS over a connection where the settings want it.
-    pub(super) async fn encrypt(
+    pub(crate) async fn encrypt(
         &self,
         tcp: TcpStream,
         address: &str,
-    ) -> Result<Box<dyn Stream>, FetchError> {
+    ) -> Result<Box<dyn Stream>, BrokerError> {
         let Some(tls) = &self.tls else {
             return Ok(Box::new(tcp));
         };
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let host = host.trim_matches(['[', ']']).to_owned();
-        let name = ServerName::try_from(host.clone()).map_err(|_| FetchError::Settings {
+        let name = ServerName::try_from(host.clone()).map_err(|_| BrokerError::Settings {
             setting: "KAFKA_BROKER",
             reason: format!("'{host}' is no name that a certificate could have"),
         })?;
@@ -91,7 +91,10 @@ impl Security {
     }
 
     /// Says who one is where the settings want it (KIP-43, KIP-152).
-    pub(super) async fn authenticate(&self, connection: &mut Connection) -> Result<(), FetchError> {
+    pub(crate) async fn authenticate(
+        &self,
+        connection: &mut Connection,
+    ) -> Result<(), BrokerError> {
         let Some(sasl) = &self.sasl else {
             return Ok(());
         };
@@ -100,7 +103,7 @@ impl Security {
         let answer = connection.call(&request, 1, Duration::ZERO).await?;
         if answer.error_code.err().is_some() {
             let offered: Vec<&str> = answer.mechanisms.iter().map(StrBytes::as_str).collect();
-            return Err(FetchError::Settings {
+            return Err(BrokerError::Settings {
                 setting: "KAFKA_SASL_MECHANISM",
                 reason: format!("the broker offers {} only", offered.join(", ")),
             });
@@ -114,7 +117,7 @@ impl Security {
             Mechanism::Scram(hash) => {
                 let scram = Scram::new(hash, user, password);
                 let challenge = exchange(connection, scram.first().into_bytes()).await?;
-                let refused = |reason| FetchError::Credentials(reason);
+                let refused = |reason| BrokerError::Credentials(reason);
                 let answer = scram.answer(&challenge).map_err(refused)?;
                 let proof = exchange(connection, answer.message.into_bytes()).await?;
                 answer.expected.verify(&proof).map_err(refused)?;
@@ -124,14 +127,14 @@ impl Security {
     }
 }
 
-async fn exchange(connection: &mut Connection, message: Vec<u8>) -> Result<Bytes, FetchError> {
+async fn exchange(connection: &mut Connection, message: Vec<u8>) -> Result<Bytes, BrokerError> {
     let request = SaslAuthenticateRequest::default().with_auth_bytes(message.into());
     let answer = connection.call(&request, 2, Duration::ZERO).await?;
     match answer.error_code.err() {
         None => Ok(answer.auth_bytes),
         Some(error) => {
             let said = answer.error_message.map(|message| message.to_string());
-            Err(FetchError::Credentials(
+            Err(BrokerError::Credentials(
                 said.unwrap_or_else(|| error.to_string()),
             ))
         }
@@ -139,14 +142,14 @@ async fn exchange(connection: &mut Connection, message: Vec<u8>) -> Result<Bytes
 }
 
 impl Sasl {
-    fn new(settings: &KafkaSettings) -> Result<Self, FetchError> {
+    fn new(settings: &KafkaSettings) -> Result<Self, BrokerError> {
         let credentials = settings.sasl()?.unwrap_or_default();
         let mechanism = match credentials.mechanism.as_str() {
             "PLAIN" => Mechanism::Plain,
             "SCRAM-SHA-256" => Mechanism::Scram(Hash::Sha256),
             "SCRAM-SHA-512" => Mechanism::Scram(Hash::Sha512),
             other => {
-                return Err(FetchError::Settings {
+                return Err(BrokerError::Settings {
                     setting: "KAFKA_SASL_MECHANISM",
                     reason: format!("'{other}' is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
                 });
@@ -159,7 +162,7 @@ impl Sasl {
     }
 }
 
-fn tls_config(settings: &KafkaSettings) -> Result<ClientConfig, FetchError> {
+fn tls_config(settings: &KafkaSettings) -> Result<ClientConfig, BrokerError> {
     let builder = ClientConfig::builder().with_root_certificates(roots(settings)?);
     let (Some(certificate), Some(key)) = (&settings.ssl_cert_file, &settings.ssl_key_file) else {
         return Ok(builder.with_no_client_auth());
@@ -173,7 +176,7 @@ fn tls_config(settings: &KafkaSettings) -> Result<ClientConfig, FetchError> {
 }
 
 /// Whom to trust: the authority of the settings, or else those of the system.
-fn roots(settings: &KafkaSettings) -> Result<RootCertStore, FetchError> {
+fn roots(settings: &KafkaSettings) -> Result<RootCertStore, BrokerError> {
     if let Some(path) = &settings.ssl_ca_file {
         return tls::trust(path).map_err(unreadable("KAFKA_SSL_CA_FILE", path));
     }
@@ -185,9 +188,9 @@ fn roots(settings: &KafkaSettings) -> Result<RootCertStore, FetchError> {
 fn unreadable<E: std::fmt::Display>(
     setting: &'static str,
     path: &Path,
-) -> impl FnOnce(E) -> FetchError {
+) -> impl FnOnce(E) -> BrokerError {
     let path = path.to_owned();
-    move |reason| FetchError::File {
+    move |reason| BrokerError::File {
         setting,
         path,
         reason: reason.to_string(),

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::error::FetchError;
+use super::error::BrokerError;
 use super::security::Security;
 
 /// How long connecting and authenticating may take.
@@ -24,14 +24,17 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer that is believed: far more than is ever asked for, far less than memory.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
 
+/// Room for a request's length and header, whose client id alone may be long.
+const HEADER_ROOM: usize = 1024;
+
 /// Every broker speaks this version, and it tells the others.
 const API_VERSIONS_VERSION: i16 = 0;
 
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 
 /// An open, authenticated connection.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: Box<dyn Stream>,
     client_id: StrBytes,
     correlation_id: i32,
@@ -41,20 +44,20 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects to `address` (`host:port`), secures the connection and authenticates.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         address: &str,
         client_id: &str,
         security: &Security,
-    ) -> Result<Self, FetchError> {
+    ) -> Result<Self, BrokerError> {
         let opened = timeout(OPEN_TIMEOUT, Self::handshake(address, client_id, security)).await;
-        opened.map_err(|_| FetchError::Timeout)?
+        opened.map_err(|_| BrokerError::Timeout)?
     }
 
     async fn handshake(
         address: &str,
         client_id: &str,
         security: &Security,
-    ) -> Result<Self, FetchError> {
+    ) -> Result<Self, BrokerError> {
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
         let mut connection = Self {
@@ -68,7 +71,7 @@ impl Connection {
         Ok(connection)
     }
 
-    async fn ask_versions(&mut self) -> Result<(), FetchError> {
+    async fn ask_versions(&mut self) -> Result<(), BrokerError> {
         let request = ApiVersionsRequest::default();
         let answer = self
             .send(&request, API_VERSIONS_VERSION, Duration::ZERO)
@@ -82,21 +85,21 @@ impl Connection {
 
     /// Sends a request in the newest version that the broker takes, `newest` at most, and waits for the answer;
     /// the broker may think about it for `patience`.
-    pub(super) async fn call<R: Request>(
+    pub(crate) async fn call<R: Request>(
         &mut self,
         request: &R,
         newest: i16,
         patience: Duration,
-    ) -> Result<R::Response, FetchError> {
+    ) -> Result<R::Response, BrokerError> {
         let version = self.version(R::KEY, newest)?;
         self.send(request, version, patience).await
     }
 
     /// The version that [`Self::call`] would use.
-    pub(super) fn version(&self, key: i16, newest: i16) -> Result<i16, FetchError> {
+    pub(crate) fn version(&self, key: i16, newest: i16) -> Result<i16, BrokerError> {
         let known = self.versions.get(&key).copied();
         let common = known.filter(|&(oldest, _)| oldest <= newest);
-        let (_, broker_newest) = common.ok_or(FetchError::Version { key, newest })?;
+        let (_, broker_newest) = common.ok_or(BrokerError::Version { key, newest })?;
         Ok(broker_newest.min(newest))
     }
 
@@ -105,21 +108,23 @@ impl Connection {
         request: &R,
         version: i16,
         patience: Duration,
-    ) -> Result<R::Response, FetchError> {
+    ) -> Result<R::Response, BrokerError> {
         self.correlation_id = self.correlation_id.wrapping_add(1);
-        let frame = self.frame(request, version).map_err(FetchError::Protocol)?;
+        let frame = self
+            .frame(request, version)
+            .map_err(BrokerError::Protocol)?;
         let answered = timeout(patience + ANSWER_TIMEOUT, async {
             self.stream.write_all(&frame).await?;
             self.stream.flush().await?;
             self.read_frame().await
         });
-        let mut answer = answered.await.map_err(|_| FetchError::Timeout)??;
+        let mut answer = answered.await.map_err(|_| BrokerError::Timeout)??;
         let header = R::Response::header_version(version);
-        let header = ResponseHeader::decode(&mut answer, header).map_err(FetchError::Protocol)?;
+        let header = ResponseHeader::decode(&mut answer, header).map_err(BrokerError::Protocol)?;
         if header.correlation_id != self.correlation_id {
-            return Err(FetchError::OutOfStep);
+            return Err(BrokerError::OutOfStep);
         }
-        R::Response::decode(&mut answer, version).map_err(FetchError::Protocol)
+        R::Response::decode(&mut answer, version).map_err(BrokerError::Protocol)
     }
 
     fn frame<R: Request>(&self, request: &R, version: i16) -> anyhow::Result<BytesMut> {
@@ -128,7 +133,8 @@ impl Connection {
             .with_request_api_version(version)
             .with_correlation_id(self.correlation_id)
             .with_client_id(Some(self.client_id.clone()));
-        let mut frame = BytesMut::with_capacity(1024);
+        let size = request.compute_size(version)?;
+        let mut frame = BytesMut::with_capacity(HEADER_ROOM + size);
         frame.put_i32(0);
         encode_request_header_into_buffer(&mut frame, &header)?;
         request.encode(&mut frame, version)?;
@@ -137,12 +143,12 @@ impl Connection {
         Ok(frame)
     }
 
-    async fn read_frame(&mut self) -> Result<Bytes, FetchError> {
+    async fn read_frame(&mut self) -> Result<Bytes, BrokerError> {
         let mut prefix = [0; 4];
         self.stream.read_exact(&mut prefix).await?;
         let len = usize::try_from((&prefix[..]).get_i32()).unwrap_or(usize::MAX);
         if len > MAX_ANSWER {
-            return Err(FetchError::TooLong(len));
+            return Err(BrokerError::TooLong(len));
         }
         let mut answer = BytesMut::with_capacity(len);
         while answer.len() < len {

@@ -1,0 +1,11 @@
+//! Kafka's protocol: connections to brokers, secured as the settings say. What is asked over them is said in
+//! [`crate::fetch`] and [`crate::produce`].
+
+mod connection;
+mod error;
+mod scram;
+mod security;
+
+pub(crate) use connection::Connection;
+pub(crate) use error::BrokerError;
+pub(crate) use security::Security;

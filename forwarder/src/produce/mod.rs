@@ -1,0 +1,29 @@
+//! Writing to Kafka in transactions: the requests of an idempotent, transactional producer spoken directly (KIP-98, KIP-360, KIP-447).
+//!
+//! librdkafka, which this is in place of, sends one partition with each request and looks at every partition before each, so that a
+//! transaction over the topics of a thousand groups costs thousands of requests and millions of looks; and it allocates for each
+//! record. Here records are encoded into the batch of their partition as they come, and one request has the batches of all
+//! partitions that a broker leads.
+//!
+//! There is one way out of whatever goes wrong with records on their way: the transaction is given up, by asking the coordinator for
+//! the next epoch of the producer's id. That aborts what is open, keeps requests that are still under way from being carried out
+//! late, and begins the numbering of batches anew. No batch is ever sent twice, so none is ever written twice.
+
+mod accumulator;
+mod batch;
+mod error;
+mod session;
+mod transaction;
+
+use kafka_protocol::messages::TopicName;
+use kafka_protocol::protocol::StrBytes;
+
+pub(crate) use accumulator::{Accumulator, TopicId};
+pub(crate) use batch::NewRecord;
+pub(crate) use error::{Remedy, StepError};
+pub(crate) use session::{Problem, ProducerSettings, Session};
+pub(crate) use transaction::{ConsumedOffsets, Membership, Step};
+
+fn topic_name(name: &str) -> TopicName {
+    TopicName(StrBytes::from_string(name.to_owned()))
+}

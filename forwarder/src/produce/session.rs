@@ -1,0 +1,283 @@
+//! A transactional producer's conversations: with whom, and again when somebody else answers now.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use kafka_protocol::error::ParseResponseErrorCode as _;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{FindCoordinatorRequest, MetadataRequest, TopicName};
+use kafka_protocol::protocol::{Request, StrBytes};
+use ofa_crds::kafka::KafkaSettings;
+use parking_lot::Mutex;
+use tokio::time::sleep;
+
+use super::batch::ProducerIdentity;
+use super::error::{Remedy, StepError};
+use crate::kafka::{BrokerError, Connection, Security};
+
+/// Newest version of the Metadata request that is spoken: topics by name.
+const METADATA_VERSION: i16 = 9;
+
+/// Newest version of the `FindCoordinator` request that is spoken: one coordinator at a time.
+const FIND_COORDINATOR_VERSION: i16 = 3;
+
+/// Rest before a coordinator is asked again: the markers of the last transaction are on their way for as long.
+const REST: Duration = Duration::from_millis(10);
+
+/// Rest before it is looked for who the coordinator is now.
+const FIND_REST: Duration = Duration::from_millis(100);
+
+/// A connection that was not used for this long is made anew: brokers close it after ten minutes
+/// (`connections.max.idle.ms`), what is between may do so after one.
+const IDLE: Duration = Duration::from_secs(45);
+
+/// What is written, and as whom.
+#[derive(Debug, Clone)]
+pub(crate) struct ProducerSettings {
+    pub(crate) kafka: KafkaSettings,
+    /// The name of this member, for the brokers' logs too.
+    pub(crate) transactional_id: String,
+    /// How long a transaction may take.
+    pub(crate) transaction_timeout: Duration,
+}
+
+/// Whom a request of a transaction is for, in the numbers of `FindCoordinator`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Coordinator {
+    Group = 0,
+    Transaction = 1,
+}
+
+/// One producer. Its steps are in [`super::transaction`].
+pub(crate) struct Session {
+    pub(super) settings: ProducerSettings,
+    /// Who this is for Kafka, once it was asked.
+    pub(super) identity: Option<ProducerIdentity>,
+    security: Security,
+    /// `host:port` of each broker.
+    brokers: BTreeMap<i32, String>,
+    connections: HashMap<String, (Connection, Instant)>,
+    coordinators: BTreeMap<Coordinator, String>,
+    leaders: HashMap<TopicName, Vec<Option<i32>>>,
+    problem: Problem,
+}
+
+/// Why a step is still being tried, if it has failed.
+pub(crate) type Problem = Arc<Mutex<Option<String>>>;
+
+impl Session {
+    /// Nothing is asked yet.
+    ///
+    /// # Errors
+    /// When the settings are unusable.
+    pub(crate) fn new(settings: ProducerSettings) -> Result<Self, BrokerError> {
+        Ok(Self {
+            security: Security::new(&settings.kafka)?,
+            settings,
+            identity: None,
+            brokers: BTreeMap::new(),
+            connections: HashMap::new(),
+            coordinators: BTreeMap::new(),
+            leaders: HashMap::new(),
+            problem: Problem::default(),
+        })
+    }
+
+    pub(crate) fn problem(&self) -> Problem {
+        self.problem.clone()
+    }
+
+    /// Asks a coordinator until it has an answer that `judge` does not want repeated.
+    pub(super) async fn ask_coordinator<R: Request>(
+        &mut self,
+        coordinator: Coordinator,
+        key: &str,
+        request: &R,
+        newest: i16,
+        judge: impl Fn(&R::Response) -> Result<(), StepError>,
+    ) -> Result<R::Response, StepError> {
+        loop {
+            let asked = self.ask_once(coordinator, key, request, newest).await;
+            let answered = asked.and_then(|answer| judge(&answer).map(|()| answer));
+            let rest = match &answered {
+                Err(error) if error.remedy == Remedy::TryAgain => REST,
+                Err(error) if error.remedy == Remedy::FindCoordinator => {
+                    self.coordinators.remove(&coordinator);
+                    FIND_REST
+                }
+                _ => {
+                    *self.problem.lock() = None;
+                    return answered;
+                }
+            };
+            *self.problem.lock() = answered.err().map(|error| error.to_string());
+            sleep(rest).await;
+        }
+    }
+
+    async fn ask_once<R: Request>(
+        &mut self,
+        coordinator: Coordinator,
+        key: &str,
+        request: &R,
+        newest: i16,
+    ) -> Result<R::Response, StepError> {
+        let address = match self.coordinators.get(&coordinator) {
+            Some(address) => address.clone(),
+            None => self.find(coordinator, key).await?,
+        };
+        let asked = self.ask(&address, request, newest).await;
+        asked.map_err(StepError::of_silence)
+    }
+
+    async fn find(&mut self, coordinator: Coordinator, key: &str) -> Result<String, StepError> {
+        let request = FindCoordinatorRequest::default()
+            .with_key(StrBytes::from_string(key.to_owned()))
+            .with_key_type(coordinator as i8);
+        let asked = self.ask_any(&request, FIND_COORDINATOR_VERSION).await;
+        let answer = asked.map_err(StepError::of_silence)?;
+        if let Some(error) = answer.error_code.err() {
+            return Err(StepError::of_coordinator(error));
+        }
+        let address = format!("{}:{}", answer.host, answer.port);
+        self.coordinators.insert(coordinator, address.clone());
+        Ok(address)
+    }
+
+    async fn ask_any<R: Request>(
+        &mut self,
+        request: &R,
+        newest: i16,
+    ) -> Result<R::Response, BrokerError> {
+        let first = self.settings.kafka.brokers.split(',');
+        let known = self.brokers.values().cloned();
+        let addresses: Vec<String> = known.chain(first.map(|it| it.trim().to_owned())).collect();
+        let mut last = String::new();
+        for address in addresses {
+            match self.ask(&address, request, newest).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => last = format!("{address}: {error}"),
+            }
+        }
+        Err(BrokerError::NoBroker {
+            brokers: self.settings.kafka.brokers.clone(),
+            last,
+        })
+    }
+
+    async fn ask<R: Request>(
+        &mut self,
+        address: &str,
+        request: &R,
+        newest: i16,
+    ) -> Result<R::Response, BrokerError> {
+        let connection = self.take_connection(address);
+        let mut connection = self.open(address, connection).await?;
+        // One that has failed does not come back.
+        let answer = connection.call(request, newest, Duration::ZERO).await?;
+        self.keep_connection(address, connection);
+        Ok(answer)
+    }
+
+    fn take_connection(&mut self, address: &str) -> Option<Connection> {
+        let (connection, used) = self.connections.remove(address)?;
+        (used.elapsed() < IDLE).then_some(connection)
+    }
+
+    fn keep_connection(&mut self, address: &str, connection: Connection) {
+        let used = (connection, Instant::now());
+        self.connections.insert(address.to_owned(), used);
+    }
+
+    async fn open(
+        &self,
+        address: &str,
+        connection: Option<Connection>,
+    ) -> Result<Connection, BrokerError> {
+        match connection {
+            Some(connection) => Ok(connection),
+            None => {
+                let name = &self.settings.transactional_id;
+                Connection::open(address, name, &self.security).await
+            }
+        }
+    }
+
+    /// Sends each broker its request, all at the same time.
+    pub(super) async fn ask_brokers<R: Request>(
+        &mut self,
+        requests: BTreeMap<i32, R>,
+        newest: i16,
+        patience: Duration,
+    ) -> Vec<(i32, Result<R::Response, BrokerError>)> {
+        let mut prepared = Vec::with_capacity(requests.len());
+        for (broker, request) in requests {
+            let address = self.brokers.get(&broker).cloned().unwrap_or_default();
+            let connection = self.take_connection(&address);
+            prepared.push((broker, address, connection, request));
+        }
+        let session = &*self;
+        let ask = async |(broker, address, connection, request): (i32, String, _, R)| {
+            let asked = async {
+                let mut connection = session.open(&address, connection).await?;
+                let answer = connection.call(&request, newest, patience).await?;
+                Ok((connection, answer))
+            };
+            (broker, asked.await, address)
+        };
+        let answers = join_all(prepared.into_iter().map(ask)).await;
+        let keep = |(broker, answer, address): (i32, Result<_, BrokerError>, String)| {
+            let answer = answer.map(|(connection, answer)| {
+                self.keep_connection(&address, connection);
+                answer
+            });
+            (broker, answer)
+        };
+        answers.into_iter().map(keep).collect()
+    }
+
+    /// The broker that leads a partition.
+    pub(super) fn leader(&self, topic: &TopicName, partition: i32) -> Option<i32> {
+        let partition = usize::try_from(partition).ok()?;
+        *self.leaders.get(topic)?.get(partition)?
+    }
+
+    /// Leaders may have changed.
+    pub(super) fn forget_leaders(&mut self) {
+        self.leaders.clear();
+    }
+
+    /// Asks who leads the partitions of these topics.
+    pub(super) async fn find_leaders(
+        &mut self,
+        topics: BTreeSet<TopicName>,
+    ) -> Result<(), BrokerError> {
+        let topic = |name| MetadataRequestTopic::default().with_name(Some(name));
+        let request = MetadataRequest::default()
+            .with_topics(Some(topics.into_iter().map(topic).collect()))
+            .with_allow_auto_topic_creation(false);
+        let answer = self.ask_any(&request, METADATA_VERSION).await?;
+        let address = |host: &str, port| format!("{host}:{port}");
+        let brokers = answer.brokers.iter();
+        self.brokers = brokers
+            .map(|it| (it.node_id.0, address(&it.host, it.port)))
+            .collect();
+        for topic in answer.topics {
+            let Some(name) = topic.name else { continue };
+            let leaders = self.leaders.entry(name).or_default();
+            for partition in topic.partitions {
+                let Ok(index) = usize::try_from(partition.partition_index) else {
+                    continue;
+                };
+                if leaders.len() <= index {
+                    leaders.resize(index + 1, None);
+                }
+                let leader = partition.leader_id.0;
+                leaders[index] = self.brokers.contains_key(&leader).then_some(leader);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,358 @@
+//! The steps of a transaction, each a request or two.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError};
+use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::{
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, EndTxnRequest, GroupId,
+    InitProducerIdRequest, ProduceRequest, ProduceResponse, ProducerId, TopicName, TransactionalId,
+    TxnOffsetCommitRequest,
+};
+use kafka_protocol::protocol::StrBytes;
+use tokio::time::sleep;
+
+use super::accumulator::Outgoing;
+use super::batch::ProducerIdentity;
+use super::error::{Remedy, StepError};
+use super::session::{Coordinator, Session};
+use super::topic_name;
+
+/// Newest versions that are spoken. Those behind them have brokers change the epoch with each transaction (KIP-890), and are of no
+/// use to a producer that never sends a batch twice.
+const INIT_PRODUCER_ID_VERSION: i16 = 4;
+const ADD_PARTITIONS_VERSION: i16 = 3;
+const ADD_OFFSETS_VERSION: i16 = 3;
+const TXN_OFFSET_COMMIT_VERSION: i16 = 3;
+const END_TXN_VERSION: i16 = 3;
+const PRODUCE_VERSION: i16 = 9;
+
+/// All replicas in sync have a record before it counts.
+const ACKS_ALL: i16 = -1;
+
+/// How long a broker waits for those replicas.
+const REPLICATION: Duration = Duration::from_secs(30);
+
+/// How long a topic just created may be unknown to a broker, or without leader.
+const PROPAGATION: Duration = Duration::from_secs(3);
+
+/// Rest before it is asked again who leads a partition.
+const REST: Duration = Duration::from_millis(50);
+
+/// What is asked for while there is no identity yet: a new one.
+const NOBODY: ProducerIdentity = ProducerIdentity { id: -1, epoch: -1 };
+
+/// A consumer's place in its group (KIP-447): by it the coordinator knows whether its partitions are still its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Membership {
+    pub(crate) group: String,
+    pub(crate) generation: i32,
+    pub(crate) member: String,
+}
+
+/// How far a consumer has come in a topic.
+#[derive(Debug, Clone)]
+pub(crate) struct ConsumedOffsets {
+    pub(crate) topic: String,
+    /// For each partition the offset of the next record.
+    pub(crate) offsets: Vec<(i32, i64)>,
+    pub(crate) membership: Membership,
+}
+
+/// A step of a transaction.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Aborts what is open under this producer's name, and begins a new epoch of it: what has an older one is not written any more.
+    /// Fails where another producer has taken the name in the meantime, unless this one has never been known to Kafka.
+    BeginEpoch,
+    /// Writes records as part of the transaction.
+    Write(Vec<Outgoing>),
+    /// Commits what was written together with how far the source was read.
+    Commit(ConsumedOffsets),
+}
+
+impl Step {
+    /// What is done, for people.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::BeginEpoch => "begin an epoch of the producer",
+            Self::Write(_) => "write records",
+            Self::Commit(_) => "commit",
+        }
+    }
+}
+
+impl Session {
+    /// Does a step, however long coordinators take to answer: [`Session::problem`] tells why it takes long.
+    pub(crate) async fn carry_out(&mut self, step: Step) -> Result<(), StepError> {
+        match step {
+            Step::BeginEpoch => self.begin_epoch().await,
+            Step::Write(batches) => self.write(batches).await,
+            Step::Commit(consumed) => self.commit(&consumed).await,
+        }
+    }
+
+    fn id(&self) -> TransactionalId {
+        TransactionalId(StrBytes::from_string(
+            self.settings.transactional_id.clone(),
+        ))
+    }
+
+    fn identity(&self) -> ProducerIdentity {
+        self.identity.unwrap_or(NOBODY)
+    }
+
+    async fn begin_epoch(&mut self) -> Result<(), StepError> {
+        self.forget_leaders();
+        let timeout = self.settings.transaction_timeout.as_millis();
+        let current = self.identity();
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(Some(self.id()))
+            .with_transaction_timeout_ms(i32::try_from(timeout).unwrap_or(i32::MAX))
+            .with_producer_id(ProducerId(current.id))
+            .with_producer_epoch(current.epoch);
+        let answer = self
+            .ask_transaction(&request, INIT_PRODUCER_ID_VERSION, |answer| {
+                judge(answer.error_code)
+            })
+            .await?;
+        self.identity = Some(ProducerIdentity {
+            id: answer.producer_id.0,
+            epoch: answer.producer_epoch,
+        });
+        Ok(())
+    }
+
+    /// Whatever fails once the first records are sent, the transaction has to be aborted.
+    async fn write(&mut self, batches: Vec<Outgoing>) -> Result<(), StepError> {
+        self.add_partitions(&batches).await?;
+        self.know_leaders(&batches).await?;
+        let requests = self.produce_requests(batches)?;
+        let answers = self
+            .ask_brokers(requests, PRODUCE_VERSION, REPLICATION)
+            .await;
+        for (broker, answer) in answers {
+            let unknown =
+                |error| StepError::new(Remedy::Abort, format!("broker {broker}: {error}"));
+            all_written(&answer.map_err(unknown)?)?;
+        }
+        Ok(())
+    }
+
+    async fn add_partitions(&mut self, batches: &[Outgoing]) -> Result<(), StepError> {
+        let mut topics: BTreeMap<&TopicName, Vec<i32>> = BTreeMap::new();
+        for batch in batches.iter().filter(|batch| batch.is_new) {
+            topics
+                .entry(&batch.topic)
+                .or_default()
+                .push(batch.partition);
+        }
+        if topics.is_empty() {
+            return Ok(());
+        }
+        let topics = topics.into_iter().map(|(name, partitions)| {
+            AddPartitionsToTxnTopic::default()
+                .with_name(name.clone())
+                .with_partitions(partitions)
+        });
+        let identity = self.identity();
+        let request = AddPartitionsToTxnRequest::default()
+            .with_v3_and_below_transactional_id(self.id())
+            .with_v3_and_below_producer_id(ProducerId(identity.id))
+            .with_v3_and_below_producer_epoch(identity.epoch)
+            .with_v3_and_below_topics(topics.collect());
+        let deadline = Instant::now() + PROPAGATION;
+        self.ask_transaction(&request, ADD_PARTITIONS_VERSION, |answer| {
+            let topics = answer.results_by_topic_v3_and_below.iter();
+            let partitions = topics.flat_map(|it| &it.results_by_partition);
+            let mut codes = partitions.map(|it| it.partition_error_code);
+            codes.try_for_each(|code| judge_partition(code, Instant::now() < deadline))
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn know_leaders(&mut self, batches: &[Outgoing]) -> Result<(), StepError> {
+        let (deadline, mut asked) = (Instant::now() + PROPAGATION, false);
+        loop {
+            let unknown = batches
+                .iter()
+                .filter(|batch| self.leader(&batch.topic, batch.partition).is_none());
+            let topics: BTreeSet<TopicName> = unknown.map(|batch| batch.topic.clone()).collect();
+            if topics.is_empty() || Instant::now() >= deadline {
+                return Ok(());
+            }
+            if asked {
+                sleep(REST).await;
+            }
+            asked = true;
+            let found = self.find_leaders(topics).await;
+            found.map_err(|error| StepError::new(Remedy::Abort, error))?;
+        }
+    }
+
+    fn produce_requests(
+        &self,
+        batches: Vec<Outgoing>,
+    ) -> Result<BTreeMap<i32, ProduceRequest>, StepError> {
+        let mut by_leader: BTreeMap<i32, BTreeMap<TopicName, Vec<PartitionProduceData>>> =
+            BTreeMap::new();
+        for batch in batches {
+            let (topic, partition) = (batch.topic.clone(), batch.partition);
+            let leader = self.leader(&topic, partition).ok_or_else(|| {
+                StepError::of_partition(&topic.0, partition, "no broker leads it now")
+            })?;
+            let data = PartitionProduceData::default()
+                .with_index(partition)
+                .with_records(Some(batch.finish(self.identity())));
+            let topics = by_leader.entry(leader).or_default();
+            topics.entry(topic).or_default().push(data);
+        }
+        let timeout = i32::try_from(REPLICATION.as_millis()).unwrap_or(i32::MAX);
+        let request = |topics: BTreeMap<TopicName, Vec<PartitionProduceData>>| {
+            let topics = topics.into_iter().map(|(name, partitions)| {
+                TopicProduceData::default()
+                    .with_name(name)
+                    .with_partition_data(partitions)
+            });
+            ProduceRequest::default()
+                .with_transactional_id(Some(self.id()))
+                .with_acks(ACKS_ALL)
+                .with_timeout_ms(timeout)
+                .with_topic_data(topics.collect())
+        };
+        let requests = by_leader.into_iter();
+        Ok(requests
+            .map(|(leader, topics)| (leader, request(topics)))
+            .collect())
+    }
+
+    async fn commit(&mut self, consumed: &ConsumedOffsets) -> Result<(), StepError> {
+        self.add_offsets(&consumed.membership).await?;
+        self.commit_offsets(consumed).await?;
+        let identity = self.identity();
+        let request = EndTxnRequest::default()
+            .with_transactional_id(self.id())
+            .with_producer_id(ProducerId(identity.id))
+            .with_producer_epoch(identity.epoch)
+            .with_committed(true);
+        self.ask_transaction(&request, END_TXN_VERSION, |answer| judge(answer.error_code))
+            .await?;
+        Ok(())
+    }
+
+    async fn add_offsets(&mut self, membership: &Membership) -> Result<(), StepError> {
+        let identity = self.identity();
+        let request = AddOffsetsToTxnRequest::default()
+            .with_transactional_id(self.id())
+            .with_producer_id(ProducerId(identity.id))
+            .with_producer_epoch(identity.epoch)
+            .with_group_id(group_id(&membership.group));
+        self.ask_transaction(&request, ADD_OFFSETS_VERSION, |answer| {
+            judge(answer.error_code)
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn commit_offsets(&mut self, consumed: &ConsumedOffsets) -> Result<(), StepError> {
+        let partition = |&(partition, offset): &(i32, i64)| {
+            TxnOffsetCommitRequestPartition::default()
+                .with_partition_index(partition)
+                .with_committed_offset(offset)
+        };
+        let topic = TxnOffsetCommitRequestTopic::default()
+            .with_name(topic_name(&consumed.topic))
+            .with_partitions(consumed.offsets.iter().map(partition).collect());
+        let (identity, membership) = (self.identity(), &consumed.membership);
+        let request = TxnOffsetCommitRequest::default()
+            .with_transactional_id(self.id())
+            .with_group_id(group_id(&membership.group))
+            .with_producer_id(ProducerId(identity.id))
+            .with_producer_epoch(identity.epoch)
+            .with_generation_id(membership.generation)
+            .with_member_id(StrBytes::from_string(membership.member.clone()))
+            .with_topics(vec![topic]);
+        let newest = TXN_OFFSET_COMMIT_VERSION;
+        self.ask_coordinator(
+            Coordinator::Group,
+            &membership.group,
+            &request,
+            newest,
+            |answer| {
+                let partitions = answer.topics.iter().flat_map(|it| &it.partitions);
+                partitions.map(|it| it.error_code).try_for_each(judge)
+            },
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn ask_transaction<R: kafka_protocol::protocol::Request>(
+        &mut self,
+        request: &R,
+        newest: i16,
+        judge: impl Fn(&R::Response) -> Result<(), StepError>,
+    ) -> Result<R::Response, StepError> {
+        let id = self.settings.transactional_id.clone();
+        self.ask_coordinator(Coordinator::Transaction, &id, request, newest, judge)
+            .await
+    }
+}
+
+fn group_id(group: &str) -> GroupId {
+    GroupId(StrBytes::from_string(group.to_owned()))
+}
+
+fn judge(code: i16) -> Result<(), StepError> {
+    match code.err() {
+        None => Ok(()),
+        Some(error) => Err(StepError::of_coordinator(error)),
+    }
+}
+
+/// What it means for a transaction that one of its partitions has this answer.
+fn judge_partition(code: i16, may_be_new: bool) -> Result<(), StepError> {
+    match code.err() {
+        // Another partition is why.
+        Some(ResponseError::OperationNotAttempted) => Ok(()),
+        Some(error @ ResponseError::UnknownTopicOrPartition) if may_be_new => {
+            Err(StepError::new(Remedy::TryAgain, error))
+        }
+        _ => judge(code),
+    }
+}
+
+/// The first partition that has not taken its records, if there is one.
+fn all_written(answer: &ProduceResponse) -> Result<(), StepError> {
+    for topic in &answer.responses {
+        for partition in &topic.partition_responses {
+            if let Some(error) = partition.error_code.err() {
+                let (name, index) = (&topic.name.0, partition.index);
+                return Err(StepError::of_partition(name, index, error));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_nobody_knows_may_be_new_and_is_gone_after_a_while() {
+        let unknown = ResponseError::UnknownTopicOrPartition.code();
+        let remedy = |code, may_be_new| judge_partition(code, may_be_new).map_err(|it| it.remedy);
+        assert_eq!(remedy(unknown, true), Err(Remedy::TryAgain));
+        assert_eq!(remedy(unknown, false), Err(Remedy::Abort));
+        let not_attempted = ResponseError::OperationNotAttempted.code();
+        assert_eq!(remedy(not_attempted, false), Ok(()));
+        assert_eq!(remedy(0, false), Ok(()));
+    }
+}
