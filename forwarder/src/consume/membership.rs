@@ -12,7 +12,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use super::context::Context;
 use crate::produce::Membership;
 
-/// `None` for a consumer of no group.
+/// `None` for a consumer that is no member now.
 pub(super) fn of(consumer: &BaseConsumer<Context>) -> Option<Membership> {
     // SAFETY: the client lives as long as the consumer; what is made here is read before it is destroyed, once.
     unsafe {
@@ -21,12 +21,13 @@ pub(super) fn of(consumer: &BaseConsumer<Context>) -> Option<Membership> {
             return None;
         }
         let membership = Membership {
-            group: text(rd::rd_kafka_consumer_group_metadata_group_id(place)),
             generation: rd::rd_kafka_consumer_group_metadata_generation_id(place),
             member: text(rd::rd_kafka_consumer_group_metadata_member_id(place)),
         };
         rd::rd_kafka_consumer_group_metadata_destroy(place);
-        Some(membership)
+        // Kafka takes offsets from one who is not a member, as if nobody shared the topic with him.
+        let is_member = membership.generation >= 0 && !membership.member.is_empty();
+        is_member.then_some(membership)
     }
 }
 

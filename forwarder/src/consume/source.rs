@@ -340,19 +340,15 @@ impl Source {
     /// Offsets to go on from and this member's place in the group, as a producer's transaction takes them.
     /// `None` when the group has given this member up: its place would say nothing any more, and Kafka take
     /// the offsets from anybody.
-    pub(crate) fn consumed(
-        &self,
-        offsets: Vec<(i32, i64)>,
-    ) -> Result<Option<ConsumedOffsets>, SourceError> {
+    pub(crate) fn consumed(&self, offsets: Vec<(i32, i64)>) -> Option<ConsumedOffsets> {
         let membership = membership::of(&self.consumer);
-        let membership =
-            membership.ok_or_else(|| SourceError::Fatal("no consumer group".to_owned()))?;
         // Asked after the place was taken: it loses its meaning only after the assignment is lost.
-        Ok((!self.consumer.assignment_lost()).then(|| ConsumedOffsets {
+        let membership = membership.filter(|_| !self.consumer.assignment_lost());
+        membership.map(|membership| ConsumedOffsets {
             topic: self.topic.clone(),
             offsets,
             membership,
-        }))
+        })
     }
 
     /// End of a partition, as far as fetches have told.

@@ -66,6 +66,7 @@ use crate::forward::open_source;
 use crate::health::Health;
 use crate::http;
 use crate::metrics::Metrics;
+use crate::produce::ProducerSettings;
 use crate::settings::member_name;
 use changelog::Changelog;
 use group_topics::GroupTopics;
@@ -151,7 +152,12 @@ async fn derive(
         partitions: args.partitions,
         retention_ms: args.retention_ms,
     };
-    let transactional_id = format!("{}-{member}", args.group);
+    let producer = ProducerSettings {
+        kafka: args.kafka.clone(),
+        transactional_id: format!("{}-{member}", args.group),
+        consumer_group: args.group.clone(),
+        transaction_timeout: Duration::from_millis(args.transaction_timeout_ms),
+    };
     let changelog = changelog::topic(&args.group);
     let pump = Pump {
         source,
@@ -166,14 +172,8 @@ async fn derive(
             changelog.clone(),
         ),
         changelog: Changelog::new(&args.kafka, &changelog)?,
-        writer: Writer::new(
-            &args.kafka,
-            &transactional_id,
-            Duration::from_millis(args.transaction_timeout_ms),
-            health.clone(),
-            Handle::current(),
-        )
-        .map_err(SourceError::from)?,
+        writer: Writer::new(producer, health.clone(), Handle::current(), stop.clone())
+            .map_err(SourceError::from)?,
         format: args.format,
         commit_interval: Duration::from_millis(args.commit_interval_ms),
         metrics,

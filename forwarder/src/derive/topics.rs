@@ -9,7 +9,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::runtime::Handle;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::changelog;
 use crate::consume::SourceError;
@@ -19,7 +19,7 @@ const AT_ONCE: usize = 100;
 
 /// A source's record may be far larger than its batch, which is compressed, and has to be taken nevertheless. Brokers take requests
 /// of 100 MiB.
-const MAX_MESSAGE_BYTES: &str = "67108864";
+const MAX_MESSAGE_BYTES: (&str, &str) = ("max.message.bytes", "67108864");
 
 /// How long one request to Kafka may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -73,13 +73,15 @@ impl Topics {
         if !missing.is_empty() {
             let partitions = self.partitions_to_create(&known)?;
             let retention = self.settings.retention_ms.map(|ms| ms.to_string());
-            let mut config = vec![
-                ("cleanup.policy", "delete"),
-                ("max.message.bytes", MAX_MESSAGE_BYTES),
-            ];
+            let mut config = vec![("cleanup.policy", "delete"), MAX_MESSAGE_BYTES];
             config.extend(retention.as_deref().map(|ms| ("retention.ms", ms)));
             for names in missing.chunks(AT_ONCE) {
-                self.create(names, partitions, &config)?;
+                if let Err(error) = self.create(names, partitions, &config) {
+                    // Some clusters have a policy about sizes.
+                    warn!(%error, "topics cannot be created with room for large records; creating them without");
+                    config.retain(|setting| *setting != MAX_MESSAGE_BYTES);
+                    self.create(names, partitions, &config)?;
+                }
             }
             known = self.await_all(names)?;
         }

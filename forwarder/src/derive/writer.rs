@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ofa_crds::kafka::KafkaSettings;
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
@@ -66,6 +66,7 @@ pub(crate) struct Writer {
     /// Records under way, while the next ones are taken in.
     writing: Option<Running>,
     health: Arc<Health>,
+    stop: CancellationToken,
     /// Since when a transaction is open, if one is.
     open_since: Option<Instant>,
 }
@@ -73,17 +74,11 @@ pub(crate) struct Writer {
 impl Writer {
     /// Makes the producer; Kafka is not asked anything yet.
     pub(crate) fn new(
-        kafka: &KafkaSettings,
-        transactional_id: &str,
-        transaction_timeout: Duration,
+        settings: ProducerSettings,
         health: Arc<Health>,
         runtime: Handle,
+        stop: CancellationToken,
     ) -> Result<Self, BrokerError> {
-        let settings = ProducerSettings {
-            kafka: kafka.clone(),
-            transactional_id: transactional_id.to_owned(),
-            transaction_timeout,
-        };
         let session = Session::new(settings.clone())?;
         Ok(Self {
             problem: session.problem(),
@@ -93,6 +88,7 @@ impl Writer {
             accumulator: Accumulator::default(),
             writing: None,
             health,
+            stop,
             open_since: None,
         })
     }
@@ -155,7 +151,6 @@ impl Writer {
         self.send()?;
         self.await_written()?;
         self.finish(self.start(Step::Commit(consumed)))?;
-        self.accumulator.committed();
         self.open_since = None;
         Ok(())
     }
@@ -173,7 +168,7 @@ impl Writer {
 
     fn forget(&mut self) {
         self.writing = None;
-        self.accumulator.given_up();
+        self.accumulator.take();
         self.open_since = None;
     }
 
@@ -210,9 +205,14 @@ impl Writer {
             self.health.beat();
             let waited = async { timeout(PATIENCE, &mut step.task).await };
             match self.runtime.block_on(waited) {
-                Ok(Ok(done)) => {
+                Ok(Ok(Ok(()))) => {
                     self.health.settled("transactions");
-                    return done.map_err(|error| self.judge(error));
+                    return Ok(());
+                }
+                Ok(Ok(Err(error))) => {
+                    let why = format!("cannot {what}: {error}");
+                    self.health.pending("transactions", why);
+                    return Err(self.judge(error));
                 }
                 Ok(Err(broken)) => {
                     let error = StepError::new(Remedy::Nothing, broken);
@@ -226,6 +226,10 @@ impl Writer {
                         problem, "a step of the transaction takes long; trying on"
                     );
                     let why = format!("cannot {what}: {problem}");
+                    // The next one to have this name aborts what is left open.
+                    if self.stop.is_cancelled() {
+                        return Err(WriteError::Fatal(StepError::new(Remedy::Nothing, why)));
+                    }
                     self.health.pending("transactions", why);
                 }
             }

@@ -100,7 +100,9 @@ impl Broker {
                 continue;
             }
             let request = self.request(&connection, &wanted)?;
-            let answer = connection.call(&request, FETCH_VERSION, MAX_WAIT).await?;
+            let answer = connection
+                .call(&request, 0..=FETCH_VERSION, MAX_WAIT)
+                .await?;
             self.take(&mut connection, answer, &wanted, room).await?;
         }
     }
@@ -123,7 +125,7 @@ impl Broker {
         connection: &Connection,
         wanted: &[Wanted],
     ) -> Result<FetchRequest, BrokerError> {
-        let version = connection.version(ApiKey::Fetch as i16, FETCH_VERSION)?;
+        let version = connection.version(ApiKey::Fetch as i16, 0..=FETCH_VERSION)?;
         let bytes = self.shared.settings.read_ahead.bytes;
         let partition = |wanted: &Wanted| {
             let mut partition = FetchPartition::default()
@@ -308,7 +310,7 @@ impl Broker {
             .with_isolation_level(READ_COMMITTED)
             .with_topics(vec![topic]);
         let answer = connection
-            .call(&request, LIST_OFFSETS_VERSION, Duration::ZERO)
+            .call(&request, 0..=LIST_OFFSETS_VERSION, Duration::ZERO)
             .await?;
         let partitions = answer.topics.into_iter().flat_map(|it| it.partitions);
         partitions

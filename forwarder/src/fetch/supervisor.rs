@@ -88,7 +88,7 @@ async fn ask_at(shared: &Shared, address: &str) -> Result<Cluster, BrokerError> 
         ]))
         .with_allow_auto_topic_creation(false);
     let answer = connection
-        .call(&request, METADATA_VERSION, Duration::ZERO)
+        .call(&request, 0..=METADATA_VERSION, Duration::ZERO)
         .await?;
     cluster_of(&answer)
 }

@@ -1,6 +1,7 @@
 //! A connection to one broker: requests and their answers, one at a time.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -83,23 +84,32 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends a request in the newest version that the broker takes, `newest` at most, and waits for the answer;
-    /// the broker may think about it for `patience`.
+    /// Sends a request in the newest of these versions that the broker takes, and waits for the answer; the broker may think
+    /// about it for `patience`.
     pub(crate) async fn call<R: Request>(
         &mut self,
         request: &R,
-        newest: i16,
+        versions: RangeInclusive<i16>,
         patience: Duration,
     ) -> Result<R::Response, BrokerError> {
-        let version = self.version(R::KEY, newest)?;
+        let version = self.version(R::KEY, versions)?;
         self.send(request, version, patience).await
     }
 
     /// The version that [`Self::call`] would use.
-    pub(crate) fn version(&self, key: i16, newest: i16) -> Result<i16, BrokerError> {
+    pub(crate) fn version(
+        &self,
+        key: i16,
+        versions: RangeInclusive<i16>,
+    ) -> Result<i16, BrokerError> {
+        let (oldest, newest) = versions.into_inner();
         let known = self.versions.get(&key).copied();
-        let common = known.filter(|&(oldest, _)| oldest <= newest);
-        let (_, broker_newest) = common.ok_or(BrokerError::Version { key, newest })?;
+        let common = known.filter(|(from, to)| *from <= newest && *to >= oldest);
+        let (_, broker_newest) = common.ok_or(BrokerError::Version {
+            key,
+            oldest,
+            newest,
+        })?;
         Ok(broker_newest.min(newest))
     }
 

@@ -20,9 +20,9 @@ pub(crate) enum BrokerError {
     #[error("the broker announces an answer of {0} bytes, which cannot be; is it a Kafka broker?")]
     TooLong(usize),
     #[error(
-        "the broker does not take request {key} in version {newest} or older; Kafka 2.1 to 4.x do"
+        "the broker takes request {key} in no version from {oldest} to {newest}; Kafka 2.5 to 4.x does"
     )]
-    Version { key: i16, newest: i16 },
+    Version { key: i16, oldest: i16, newest: i16 },
     #[error("the broker refuses the request: {0}")]
     Refused(ResponseError),
     #[error(
@@ -44,4 +44,18 @@ pub(crate) enum BrokerError {
         path: PathBuf,
         reason: String,
     },
+}
+
+impl BrokerError {
+    /// Whether asking again may help.
+    pub(crate) fn may_pass(&self) -> bool {
+        !matches!(
+            self,
+            Self::Version { .. }
+                | Self::Credentials(_)
+                | Self::Kafka(_)
+                | Self::Settings { .. }
+                | Self::File { .. }
+        )
+    }
 }

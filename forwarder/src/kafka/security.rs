@@ -100,7 +100,7 @@ impl Security {
         };
         let request = SaslHandshakeRequest::default()
             .with_mechanism(StrBytes::from_static_str(sasl.mechanism.name()));
-        let answer = connection.call(&request, 1, Duration::ZERO).await?;
+        let answer = connection.call(&request, 0..=1, Duration::ZERO).await?;
         if answer.error_code.err().is_some() {
             let offered: Vec<&str> = answer.mechanisms.iter().map(StrBytes::as_str).collect();
             return Err(BrokerError::Settings {
@@ -129,7 +129,7 @@ impl Security {
 
 async fn exchange(connection: &mut Connection, message: Vec<u8>) -> Result<Bytes, BrokerError> {
     let request = SaslAuthenticateRequest::default().with_auth_bytes(message.into());
-    let answer = connection.call(&request, 2, Duration::ZERO).await?;
+    let answer = connection.call(&request, 0..=2, Duration::ZERO).await?;
     match answer.error_code.err() {
         None => Ok(answer.auth_bytes),
         Some(error) => {

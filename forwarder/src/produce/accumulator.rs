@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use kafka_protocol::messages::TopicName;
 
-use super::batch::{BatchBuilder, NewRecord, ProducerIdentity};
+use super::batch::{BatchBuilder, NewRecord};
 use super::topic_name;
 
 /// Bytes that are sent at once: with thousands of partitions each still has a dozen records then, and brokers take
@@ -19,7 +18,7 @@ const MAX_BATCH_BYTES: usize = 1_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TopicId(usize);
 
-/// What has been handed over and is not sent yet, and the state that the transaction has each partition in.
+/// What has been handed over and is not sent yet.
 #[derive(Debug, Default)]
 pub(crate) struct Accumulator {
     ids: HashMap<String, TopicId>,
@@ -32,16 +31,7 @@ pub(crate) struct Accumulator {
 #[derive(Debug)]
 struct Topic {
     name: TopicName,
-    partitions: Vec<Partition>,
-}
-
-#[derive(Debug, Default)]
-struct Partition {
-    batch: BatchBuilder,
-    /// Number of the next record: the broker refuses batches that do not follow one another.
-    next_sequence: i32,
-    /// Whether the coordinator knows that the transaction writes to it.
-    is_added: bool,
+    partitions: Vec<BatchBuilder>,
 }
 
 /// A partition's records, to be sent.
@@ -49,16 +39,7 @@ struct Partition {
 pub(crate) struct Outgoing {
     pub(super) topic: TopicName,
     pub(super) partition: i32,
-    /// Whether the transaction writes to the partition for the first time.
-    pub(super) is_new: bool,
-    batch: BatchBuilder,
-    base_sequence: i32,
-}
-
-impl Outgoing {
-    pub(super) fn finish(self, producer: ProducerIdentity) -> Bytes {
-        self.batch.finish(producer, self.base_sequence)
-    }
+    pub(super) batch: BatchBuilder,
 }
 
 impl Accumulator {
@@ -73,20 +54,20 @@ impl Accumulator {
         });
         let known = &mut self.topics[id.0].partitions;
         if known.len() < partitions {
-            known.resize_with(partitions, Partition::default);
+            known.resize_with(partitions, BatchBuilder::default);
         }
         id
     }
 
     /// Whether a record can be added to those of its partition before they are sent.
     pub(crate) fn has_room(&self, to: (TopicId, usize), record: &NewRecord<'_>) -> bool {
-        let batch = &self.topics[to.0.0].partitions[to.1].batch;
+        let batch = &self.topics[to.0.0].partitions[to.1];
         batch.count() == 0 || batch.len() + record.most_bytes() <= MAX_BATCH_BYTES
     }
 
     /// Adds a record to its partition's.
     pub(crate) fn push(&mut self, (topic, partition): (TopicId, usize), record: &NewRecord<'_>) {
-        let batch = &mut self.topics[topic.0].partitions[partition].batch;
+        let batch = &mut self.topics[topic.0].partitions[partition];
         if batch.count() == 0 {
             self.filled.push((topic.0, partition));
         }
@@ -104,52 +85,20 @@ impl Accumulator {
         self.bytes >= FLUSH_BYTES
     }
 
-    /// Takes all records, to be sent as part of the transaction.
+    /// Takes all records, to be sent or forgotten.
     pub(crate) fn take(&mut self) -> Vec<Outgoing> {
         self.bytes = 0;
         let filled = std::mem::take(&mut self.filled);
         let take = |(topic, number): (usize, usize)| {
             let topic = &mut self.topics[topic];
-            let partition = &mut topic.partitions[number];
-            let batch = std::mem::take(&mut partition.batch);
-            let base_sequence = partition.next_sequence;
-            partition.next_sequence = following(base_sequence, batch.count());
             Outgoing {
                 topic: topic.name.clone(),
                 partition: i32::try_from(number).unwrap_or(i32::MAX),
-                is_new: !std::mem::replace(&mut partition.is_added, true),
-                batch,
-                base_sequence,
+                batch: std::mem::take(&mut topic.partitions[number]),
             }
         };
         filled.into_iter().map(take).collect()
     }
-
-    /// The transaction was committed: the next one has to name its partitions again.
-    pub(crate) fn committed(&mut self) {
-        for partition in self.partitions() {
-            partition.is_added = false;
-        }
-    }
-
-    /// The transaction was given up, and what waited for it; the producer has a new epoch, and counts anew.
-    pub(crate) fn given_up(&mut self) {
-        self.filled.clear();
-        self.bytes = 0;
-        for partition in self.partitions() {
-            *partition = Partition::default();
-        }
-    }
-
-    fn partitions(&mut self) -> impl Iterator<Item = &mut Partition> {
-        let topics = self.topics.iter_mut();
-        topics.flat_map(|topic| &mut topic.partitions)
-    }
-}
-
-/// Sequence numbers go on with 0 after the largest.
-fn following(sequence: i32, records: i32) -> i32 {
-    sequence.wrapping_add(records) & i32::MAX
 }
 
 #[cfg(test)]
@@ -167,50 +116,24 @@ mod tests {
         }
     }
 
-    fn taken(accumulator: &mut Accumulator) -> Vec<(String, i32, bool, i32, i32)> {
-        let taken = accumulator.take().into_iter();
-        taken
-            .map(|it| {
-                let topic = it.topic.0.to_string();
-                (
-                    topic,
-                    it.partition,
-                    it.is_new,
-                    it.base_sequence,
-                    it.batch.count(),
-                )
-            })
-            .collect()
-    }
-
     #[test]
-    fn batches_of_a_partition_follow_one_another_over_transactions() {
+    fn each_partition_has_one_batch_of_all_its_records() {
         let mut accumulator = Accumulator::default();
         let (a, b) = (accumulator.open("a", 2), accumulator.open("b", 1));
         assert_eq!(accumulator.open("a", 3), a);
         for to in [(a, 0), (b, 0), (a, 0), (a, 2)] {
             accumulator.push(to, &record(b"x"));
         }
-        let (name_a, name_b) = ("a".to_owned(), "b".to_owned());
+        let taken = accumulator.take().into_iter();
+        let taken: Vec<(String, i32, i32)> = taken
+            .map(|it| (it.topic.0.to_string(), it.partition, it.batch.count()))
+            .collect();
+        let name = str::to_owned;
         assert_eq!(
-            taken(&mut accumulator),
-            [
-                (name_a.clone(), 0, true, 0, 2),
-                (name_b.clone(), 0, true, 0, 1),
-                (name_a.clone(), 2, true, 0, 1)
-            ]
+            taken,
+            [(name("a"), 0, 2), (name("b"), 0, 1), (name("a"), 2, 1)]
         );
-        assert!(accumulator.is_empty());
-        accumulator.push((a, 0), &record(b"x"));
-        assert_eq!(taken(&mut accumulator), [(name_a.clone(), 0, false, 2, 1)]);
-        accumulator.committed();
-        accumulator.push((a, 0), &record(b"x"));
-        assert_eq!(taken(&mut accumulator), [(name_a.clone(), 0, true, 3, 1)]);
-        accumulator.push((b, 0), &record(b"x"));
-        accumulator.given_up();
-        assert!(accumulator.is_empty());
-        accumulator.push((a, 0), &record(b"x"));
-        assert_eq!(taken(&mut accumulator), [(name_a, 0, true, 0, 1)]);
+        assert!(accumulator.is_empty() && accumulator.take().is_empty());
     }
 
     #[test]
@@ -224,12 +147,5 @@ mod tests {
         assert!(!accumulator.has_room(to, &record(&large)));
         assert!(accumulator.has_room(to, &record(b"x")));
         assert!(!accumulator.is_full());
-    }
-
-    #[test]
-    fn numbers_begin_again_behind_the_largest() {
-        assert_eq!(following(i32::MAX - 1, 1), i32::MAX);
-        assert_eq!(following(i32::MAX, 1), 0);
-        assert_eq!(following(i32::MAX - 1, 5), 3);
     }
 }

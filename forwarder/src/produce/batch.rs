@@ -47,13 +47,13 @@ pub(crate) struct NewRecord<'a> {
 impl NewRecord<'_> {
     /// At most this many bytes in a batch.
     pub(super) fn most_bytes(&self) -> usize {
-        /// A length or a difference takes so many bytes at most, and a record has six beside those of its headers.
+        /// A length or a difference takes so many bytes at most; a record has six beside those of its headers.
         const VARINT: usize = 10;
         let further = self.further.iter();
         let further: usize = further
             .map(|(name, value)| name.len() + value.len() + 2 * VARINT)
             .sum();
-        1 + 7 * VARINT + self.key.len() + self.value.len() + self.headers.bytes.len() + further
+        1 + 6 * VARINT + self.key.len() + self.value.len() + self.headers.bytes.len() + further
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) enum Remedy {
     Abort,
     /// Another has taken this producer's name, or Kafka has ended a transaction that took too long.
     Fenced,
-    /// Kafka knows nothing of this producer's transaction; another producer under the same name can go on.
+    /// Kafka knows nothing of this producer's transaction; a new one under the same name can go on.
     Replace,
     /// Only people can do something.
     Nothing,
@@ -61,15 +61,12 @@ impl StepError {
         Self::new(remedy, error)
     }
 
-    /// What a coordinator that does not answer means.
-    pub(super) fn of_silence(error: BrokerError) -> Self {
-        let remedy = match &error {
-            BrokerError::Version { .. }
-            | BrokerError::Credentials(_)
-            | BrokerError::Kafka(_)
-            | BrokerError::Settings { .. }
-            | BrokerError::File { .. } => Remedy::Nothing,
-            _ => Remedy::FindCoordinator,
+    /// What it means that a coordinator cannot be asked, or cannot be understood.
+    pub(super) fn of_connection(error: BrokerError) -> Self {
+        let remedy = if error.may_pass() {
+            Remedy::FindCoordinator
+        } else {
+            Remedy::Nothing
         };
         Self::new(remedy, error)
     }
@@ -110,10 +107,10 @@ mod tests {
     #[test]
     fn a_coordinator_that_is_away_is_looked_for_again() {
         assert_eq!(
-            StepError::of_silence(BrokerError::Timeout).remedy,
+            StepError::of_connection(BrokerError::Timeout).remedy,
             Remedy::FindCoordinator
         );
         let refused = BrokerError::Credentials("no".to_owned());
-        assert_eq!(StepError::of_silence(refused).remedy, Remedy::Nothing);
+        assert_eq!(StepError::of_connection(refused).remedy, Remedy::Nothing);
     }
 }

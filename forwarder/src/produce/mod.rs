@@ -7,11 +7,14 @@
 //!
 //! There is one way out of whatever goes wrong with records on their way: the transaction is given up, by asking the coordinator for
 //! the next epoch of the producer's id. That aborts what is open, keeps requests that are still under way from being carried out
-//! late, and begins the numbering of batches anew. No batch is ever sent twice, so none is ever written twice.
+//! late, and begins the numbering of batches anew. No batch is ever sent twice, so none is ever written twice. Requests to coordinators
+//! may be repeated; where an answer to one was lost, a new epoch is begun behind the commit, lest the first copy be carried out in the
+//! middle of the next transaction (what KIP-890 does for each transaction).
 
 mod accumulator;
 mod batch;
 mod error;
+mod partitions;
 mod session;
 mod transaction;
 

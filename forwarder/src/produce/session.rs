@@ -1,6 +1,7 @@
 //! A transactional producer's conversations: with whom, and again when somebody else answers now.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,19 +16,19 @@ use tokio::time::sleep;
 
 use super::batch::ProducerIdentity;
 use super::error::{Remedy, StepError};
+use super::partitions::Partitions;
 use crate::kafka::{BrokerError, Connection, Security};
 
-/// Newest version of the Metadata request that is spoken: topics by name.
-const METADATA_VERSION: i16 = 9;
+/// Versions of the Metadata request that are spoken: topics by name.
+const METADATA_VERSIONS: RangeInclusive<i16> = 4..=9;
 
-/// Newest version of the `FindCoordinator` request that is spoken: one coordinator at a time.
-const FIND_COORDINATOR_VERSION: i16 = 3;
+/// Versions of the `FindCoordinator` request that are spoken: one coordinator at a time, of groups and of transactions.
+const FIND_COORDINATOR_VERSIONS: RangeInclusive<i16> = 1..=3;
 
-/// Rest before a coordinator is asked again: the markers of the last transaction are on their way for as long.
+/// Rest before a coordinator is asked again, doubled with each time: the markers of the last transaction are on their way for some
+/// milliseconds, or for a second where it was large.
 const REST: Duration = Duration::from_millis(10);
-
-/// Rest before it is looked for who the coordinator is now.
-const FIND_REST: Duration = Duration::from_millis(100);
+const MAX_REST: Duration = Duration::from_millis(100);
 
 /// A connection that was not used for this long is made anew: brokers close it after ten minutes
 /// (`connections.max.idle.ms`), what is between may do so after one.
@@ -37,8 +38,10 @@ const IDLE: Duration = Duration::from_secs(45);
 #[derive(Debug, Clone)]
 pub(crate) struct ProducerSettings {
     pub(crate) kafka: KafkaSettings,
-    /// The name of this member, for the brokers' logs too.
+    /// The name by which one process fences the one before it; also for the brokers' logs.
     pub(crate) transactional_id: String,
+    /// The consumer group whose offsets are committed with what is written.
+    pub(crate) consumer_group: String,
     /// How long a transaction may take.
     pub(crate) transaction_timeout: Duration,
 }
@@ -55,13 +58,16 @@ pub(crate) struct Session {
     pub(super) settings: ProducerSettings,
     /// Who this is for Kafka, once it was asked.
     pub(super) identity: Option<ProducerIdentity>,
+    pub(super) partitions: Partitions,
+    /// Whether the answer to a request was lost that may still be carried out.
+    pub(super) is_doubtful: bool,
     security: Security,
     /// `host:port` of each broker.
     brokers: BTreeMap<i32, String>,
     connections: HashMap<String, (Connection, Instant)>,
     coordinators: BTreeMap<Coordinator, String>,
     leaders: HashMap<TopicName, Vec<Option<i32>>>,
-    problem: Problem,
+    pub(super) problem: Problem,
 }
 
 /// Why a step is still being tried, if it has failed.
@@ -77,6 +83,8 @@ impl Session {
             security: Security::new(&settings.kafka)?,
             settings,
             identity: None,
+            partitions: Partitions::default(),
+            is_doubtful: false,
             brokers: BTreeMap::new(),
             connections: HashMap::new(),
             coordinators: BTreeMap::new(),
@@ -93,51 +101,53 @@ impl Session {
     pub(super) async fn ask_coordinator<R: Request>(
         &mut self,
         coordinator: Coordinator,
-        key: &str,
         request: &R,
-        newest: i16,
+        versions: RangeInclusive<i16>,
         judge: impl Fn(&R::Response) -> Result<(), StepError>,
     ) -> Result<R::Response, StepError> {
+        let mut rest = REST;
         loop {
-            let asked = self.ask_once(coordinator, key, request, newest).await;
+            let asked = self.ask_once(coordinator, request, versions.clone()).await;
             let answered = asked.and_then(|answer| judge(&answer).map(|()| answer));
-            let rest = match &answered {
-                Err(error) if error.remedy == Remedy::TryAgain => REST,
+            match &answered {
+                Err(error) if error.remedy == Remedy::TryAgain => {}
                 Err(error) if error.remedy == Remedy::FindCoordinator => {
                     self.coordinators.remove(&coordinator);
-                    FIND_REST
+                    rest = MAX_REST;
                 }
-                _ => {
-                    *self.problem.lock() = None;
-                    return answered;
-                }
-            };
+                _ => return answered,
+            }
             *self.problem.lock() = answered.err().map(|error| error.to_string());
             sleep(rest).await;
+            rest = (2 * rest).min(MAX_REST);
         }
     }
 
     async fn ask_once<R: Request>(
         &mut self,
         coordinator: Coordinator,
-        key: &str,
         request: &R,
-        newest: i16,
+        versions: RangeInclusive<i16>,
     ) -> Result<R::Response, StepError> {
         let address = match self.coordinators.get(&coordinator) {
             Some(address) => address.clone(),
-            None => self.find(coordinator, key).await?,
+            None => self.find(coordinator).await?,
         };
-        let asked = self.ask(&address, request, newest).await;
-        asked.map_err(StepError::of_silence)
+        let asked = self.ask(&address, request, versions).await;
+        self.is_doubtful |= asked.is_err();
+        asked.map_err(StepError::of_connection)
     }
 
-    async fn find(&mut self, coordinator: Coordinator, key: &str) -> Result<String, StepError> {
+    async fn find(&mut self, coordinator: Coordinator) -> Result<String, StepError> {
+        let key = match coordinator {
+            Coordinator::Group => &self.settings.consumer_group,
+            Coordinator::Transaction => &self.settings.transactional_id,
+        };
         let request = FindCoordinatorRequest::default()
-            .with_key(StrBytes::from_string(key.to_owned()))
+            .with_key(StrBytes::from_string(key.clone()))
             .with_key_type(coordinator as i8);
-        let asked = self.ask_any(&request, FIND_COORDINATOR_VERSION).await;
-        let answer = asked.map_err(StepError::of_silence)?;
+        let asked = self.ask_any(&request, FIND_COORDINATOR_VERSIONS).await;
+        let answer = asked.map_err(StepError::of_connection)?;
         if let Some(error) = answer.error_code.err() {
             return Err(StepError::of_coordinator(error));
         }
@@ -149,15 +159,19 @@ impl Session {
     async fn ask_any<R: Request>(
         &mut self,
         request: &R,
-        newest: i16,
+        versions: RangeInclusive<i16>,
     ) -> Result<R::Response, BrokerError> {
         let first = self.settings.kafka.brokers.split(',');
         let known = self.brokers.values().cloned();
-        let addresses: Vec<String> = known.chain(first.map(|it| it.trim().to_owned())).collect();
+        let all = known.chain(first.map(|it| it.trim().to_owned()));
+        let mut addresses: Vec<String> = all.collect();
+        // One that has answered lately will.
+        addresses.sort_by_key(|address| !self.connections.contains_key(address));
         let mut last = String::new();
         for address in addresses {
-            match self.ask(&address, request, newest).await {
+            match self.ask(&address, request, versions.clone()).await {
                 Ok(answer) => return Ok(answer),
+                Err(error) if !error.may_pass() => return Err(error),
                 Err(error) => last = format!("{address}: {error}"),
             }
         }
@@ -171,12 +185,12 @@ impl Session {
         &mut self,
         address: &str,
         request: &R,
-        newest: i16,
+        versions: RangeInclusive<i16>,
     ) -> Result<R::Response, BrokerError> {
         let connection = self.take_connection(address);
         let mut connection = self.open(address, connection).await?;
         // One that has failed does not come back.
-        let answer = connection.call(request, newest, Duration::ZERO).await?;
+        let answer = connection.call(request, versions, Duration::ZERO).await?;
         self.keep_connection(address, connection);
         Ok(answer)
     }
@@ -209,7 +223,7 @@ impl Session {
     pub(super) async fn ask_brokers<R: Request>(
         &mut self,
         requests: BTreeMap<i32, R>,
-        newest: i16,
+        versions: RangeInclusive<i16>,
         patience: Duration,
     ) -> Vec<(i32, Result<R::Response, BrokerError>)> {
         let mut prepared = Vec::with_capacity(requests.len());
@@ -222,7 +236,9 @@ impl Session {
         let ask = async |(broker, address, connection, request): (i32, String, _, R)| {
             let asked = async {
                 let mut connection = session.open(&address, connection).await?;
-                let answer = connection.call(&request, newest, patience).await?;
+                let answer = connection
+                    .call(&request, versions.clone(), patience)
+                    .await?;
                 Ok((connection, answer))
             };
             (broker, asked.await, address)
@@ -258,12 +274,14 @@ impl Session {
         let request = MetadataRequest::default()
             .with_topics(Some(topics.into_iter().map(topic).collect()))
             .with_allow_auto_topic_creation(false);
-        let answer = self.ask_any(&request, METADATA_VERSION).await?;
+        let answer = self.ask_any(&request, METADATA_VERSIONS).await?;
         let address = |host: &str, port| format!("{host}:{port}");
         let brokers = answer.brokers.iter();
         self.brokers = brokers
             .map(|it| (it.node_id.0, address(&it.host, it.port)))
             .collect();
+        self.connections
+            .retain(|_, (_, used)| used.elapsed() < IDLE);
         for topic in answer.topics {
             let Some(name) = topic.name else { continue };
             let leaders = self.leaders.entry(name).or_default();

@@ -1,6 +1,7 @@
 //! The steps of a transaction, each a request or two.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError};
@@ -23,14 +24,14 @@ use super::error::{Remedy, StepError};
 use super::session::{Coordinator, Session};
 use super::topic_name;
 
-/// Newest versions that are spoken. Those behind them have brokers change the epoch with each transaction (KIP-890), and are of no
-/// use to a producer that never sends a batch twice.
-const INIT_PRODUCER_ID_VERSION: i16 = 4;
-const ADD_PARTITIONS_VERSION: i16 = 3;
-const ADD_OFFSETS_VERSION: i16 = 3;
-const TXN_OFFSET_COMMIT_VERSION: i16 = 3;
-const END_TXN_VERSION: i16 = 3;
-const PRODUCE_VERSION: i16 = 9;
+/// Versions that are spoken. With those behind them brokers change the epoch with each transaction (KIP-890); before version 3 of
+/// `TxnOffsetCommit` a group could not refuse a member that has lost its partitions (KIP-447).
+const INIT_PRODUCER_ID_VERSIONS: RangeInclusive<i16> = 0..=4;
+const ADD_PARTITIONS_VERSIONS: RangeInclusive<i16> = 0..=3;
+const ADD_OFFSETS_VERSIONS: RangeInclusive<i16> = 0..=3;
+const TXN_OFFSET_COMMIT_VERSIONS: RangeInclusive<i16> = 3..=3;
+const END_TXN_VERSIONS: RangeInclusive<i16> = 0..=3;
+const PRODUCE_VERSIONS: RangeInclusive<i16> = 3..=9;
 
 /// All replicas in sync have a record before it counts.
 const ACKS_ALL: i16 = -1;
@@ -39,18 +40,17 @@ const ACKS_ALL: i16 = -1;
 const REPLICATION: Duration = Duration::from_secs(30);
 
 /// How long a topic just created may be unknown to a broker, or without leader.
-const PROPAGATION: Duration = Duration::from_secs(3);
+const PROPAGATION: Duration = Duration::from_secs(30);
 
 /// Rest before it is asked again who leads a partition.
-const REST: Duration = Duration::from_millis(50);
+const LEADER_REST: Duration = Duration::from_millis(50);
 
-/// What is asked for while there is no identity yet: a new one.
+/// What stands for a producer that Kafka is to give an identity.
 const NOBODY: ProducerIdentity = ProducerIdentity { id: -1, epoch: -1 };
 
 /// A consumer's place in its group (KIP-447): by it the coordinator knows whether its partitions are still its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Membership {
-    pub(crate) group: String,
     pub(crate) generation: i32,
     pub(crate) member: String,
 }
@@ -68,7 +68,7 @@ pub(crate) struct ConsumedOffsets {
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Aborts what is open under this producer's name, and begins a new epoch of it: what has an older one is not written any more.
-    /// Fails where another producer has taken the name in the meantime, unless this one has never been known to Kafka.
+    /// Fails where another process has taken the name since this one had its last epoch.
     BeginEpoch,
     /// Writes records as part of the transaction.
     Write(Vec<Outgoing>),
@@ -90,6 +90,7 @@ impl Step {
 impl Session {
     /// Does a step, however long coordinators take to answer: [`Session::problem`] tells why it takes long.
     pub(crate) async fn carry_out(&mut self, step: Step) -> Result<(), StepError> {
+        *self.problem.lock() = None;
         match step {
             Step::BeginEpoch => self.begin_epoch().await,
             Step::Write(batches) => self.write(batches).await,
@@ -103,21 +104,31 @@ impl Session {
         ))
     }
 
+    fn group(&self) -> GroupId {
+        GroupId(StrBytes::from_string(self.settings.consumer_group.clone()))
+    }
+
     fn identity(&self) -> ProducerIdentity {
         self.identity.unwrap_or(NOBODY)
     }
 
+    /// A new epoch is asked for as by a new process: that has the markers of what is aborted carry an epoch of their own, so that
+    /// requests still under way are void from then on, with any broker. With the identity that one has (KIP-360) brokers take the
+    /// epoch of these markers for another process' unless they do KIP-890. But such a request drives anybody out who has the name
+    /// now, so that it is asked before whether this is still the one.
     async fn begin_epoch(&mut self) -> Result<(), StepError> {
+        if self.identity.is_some() {
+            self.add_offsets().await?;
+        }
         self.forget_leaders();
         let timeout = self.settings.transaction_timeout.as_millis();
-        let current = self.identity();
         let request = InitProducerIdRequest::default()
             .with_transactional_id(Some(self.id()))
             .with_transaction_timeout_ms(i32::try_from(timeout).unwrap_or(i32::MAX))
-            .with_producer_id(ProducerId(current.id))
-            .with_producer_epoch(current.epoch);
+            .with_producer_id(ProducerId(NOBODY.id))
+            .with_producer_epoch(NOBODY.epoch);
         let answer = self
-            .ask_transaction(&request, INIT_PRODUCER_ID_VERSION, |answer| {
+            .ask_transaction(&request, INIT_PRODUCER_ID_VERSIONS, |answer| {
                 judge(answer.error_code)
             })
             .await?;
@@ -125,6 +136,8 @@ impl Session {
             id: answer.producer_id.0,
             epoch: answer.producer_epoch,
         });
+        self.partitions.epoch_begun();
+        self.is_doubtful = false;
         Ok(())
     }
 
@@ -132,25 +145,31 @@ impl Session {
     async fn write(&mut self, batches: Vec<Outgoing>) -> Result<(), StepError> {
         self.add_partitions(&batches).await?;
         self.know_leaders(&batches).await?;
+        let sent = batches.len();
         let requests = self.produce_requests(batches)?;
         let answers = self
-            .ask_brokers(requests, PRODUCE_VERSION, REPLICATION)
+            .ask_brokers(requests, PRODUCE_VERSIONS, REPLICATION)
             .await;
+        let mut written = 0;
         for (broker, answer) in answers {
             let unknown =
                 |error| StepError::new(Remedy::Abort, format!("broker {broker}: {error}"));
-            all_written(&answer.map_err(unknown)?)?;
+            written += count_written(&answer.map_err(unknown)?)?;
         }
-        Ok(())
+        if written == sent {
+            return Ok(());
+        }
+        let reason = format!("brokers tell of {written} partitions, and {sent} were written to");
+        Err(StepError::new(Remedy::Abort, reason))
     }
 
     async fn add_partitions(&mut self, batches: &[Outgoing]) -> Result<(), StepError> {
         let mut topics: BTreeMap<&TopicName, Vec<i32>> = BTreeMap::new();
-        for batch in batches.iter().filter(|batch| batch.is_new) {
-            topics
-                .entry(&batch.topic)
-                .or_default()
-                .push(batch.partition);
+        for batch in batches {
+            if self.partitions.add(&batch.topic, batch.partition) {
+                let partitions = topics.entry(&batch.topic).or_default();
+                partitions.push(batch.partition);
+            }
         }
         if topics.is_empty() {
             return Ok(());
@@ -167,7 +186,7 @@ impl Session {
             .with_v3_and_below_producer_epoch(identity.epoch)
             .with_v3_and_below_topics(topics.collect());
         let deadline = Instant::now() + PROPAGATION;
-        self.ask_transaction(&request, ADD_PARTITIONS_VERSION, |answer| {
+        self.ask_transaction(&request, ADD_PARTITIONS_VERSIONS, |answer| {
             let topics = answer.results_by_topic_v3_and_below.iter();
             let partitions = topics.flat_map(|it| &it.results_by_partition);
             let mut codes = partitions.map(|it| it.partition_error_code);
@@ -188,7 +207,7 @@ impl Session {
                 return Ok(());
             }
             if asked {
-                sleep(REST).await;
+                sleep(LEADER_REST).await;
             }
             asked = true;
             let found = self.find_leaders(topics).await;
@@ -197,7 +216,7 @@ impl Session {
     }
 
     fn produce_requests(
-        &self,
+        &mut self,
         batches: Vec<Outgoing>,
     ) -> Result<BTreeMap<i32, ProduceRequest>, StepError> {
         let mut by_leader: BTreeMap<i32, BTreeMap<TopicName, Vec<PartitionProduceData>>> =
@@ -207,9 +226,11 @@ impl Session {
             let leader = self.leader(&topic, partition).ok_or_else(|| {
                 StepError::of_partition(&topic.0, partition, "no broker leads it now")
             })?;
+            let records = batch.batch;
+            let sequence = self.partitions.number(&topic, partition, records.count());
             let data = PartitionProduceData::default()
                 .with_index(partition)
-                .with_records(Some(batch.finish(self.identity())));
+                .with_records(Some(records.finish(self.identity(), sequence)));
             let topics = by_leader.entry(leader).or_default();
             topics.entry(topic).or_default().push(data);
         }
@@ -233,7 +254,7 @@ impl Session {
     }
 
     async fn commit(&mut self, consumed: &ConsumedOffsets) -> Result<(), StepError> {
-        self.add_offsets(&consumed.membership).await?;
+        self.add_offsets().await?;
         self.commit_offsets(consumed).await?;
         let identity = self.identity();
         let request = EndTxnRequest::default()
@@ -241,19 +262,26 @@ impl Session {
             .with_producer_id(ProducerId(identity.id))
             .with_producer_epoch(identity.epoch)
             .with_committed(true);
-        self.ask_transaction(&request, END_TXN_VERSION, |answer| judge(answer.error_code))
-            .await?;
+        self.ask_transaction(&request, END_TXN_VERSIONS, |answer| {
+            judge(answer.error_code)
+        })
+        .await?;
+        self.partitions.transaction_ended();
+        if self.is_doubtful {
+            self.begin_epoch().await?;
+        }
         Ok(())
     }
 
-    async fn add_offsets(&mut self, membership: &Membership) -> Result<(), StepError> {
+    /// The transaction is to have offsets too. Fails where another process has this producer's name.
+    async fn add_offsets(&mut self) -> Result<(), StepError> {
         let identity = self.identity();
         let request = AddOffsetsToTxnRequest::default()
             .with_transactional_id(self.id())
             .with_producer_id(ProducerId(identity.id))
             .with_producer_epoch(identity.epoch)
-            .with_group_id(group_id(&membership.group));
-        self.ask_transaction(&request, ADD_OFFSETS_VERSION, |answer| {
+            .with_group_id(self.group());
+        self.ask_transaction(&request, ADD_OFFSETS_VERSIONS, |answer| {
             judge(answer.error_code)
         })
         .await?;
@@ -272,23 +300,17 @@ impl Session {
         let (identity, membership) = (self.identity(), &consumed.membership);
         let request = TxnOffsetCommitRequest::default()
             .with_transactional_id(self.id())
-            .with_group_id(group_id(&membership.group))
+            .with_group_id(self.group())
             .with_producer_id(ProducerId(identity.id))
             .with_producer_epoch(identity.epoch)
             .with_generation_id(membership.generation)
             .with_member_id(StrBytes::from_string(membership.member.clone()))
             .with_topics(vec![topic]);
-        let newest = TXN_OFFSET_COMMIT_VERSION;
-        self.ask_coordinator(
-            Coordinator::Group,
-            &membership.group,
-            &request,
-            newest,
-            |answer| {
-                let partitions = answer.topics.iter().flat_map(|it| &it.partitions);
-                partitions.map(|it| it.error_code).try_for_each(judge)
-            },
-        )
+        let versions = TXN_OFFSET_COMMIT_VERSIONS;
+        self.ask_coordinator(Coordinator::Group, &request, versions, |answer| {
+            let partitions = answer.topics.iter().flat_map(|it| &it.partitions);
+            partitions.map(|it| it.error_code).try_for_each(judge)
+        })
         .await?;
         Ok(())
     }
@@ -296,17 +318,12 @@ impl Session {
     async fn ask_transaction<R: kafka_protocol::protocol::Request>(
         &mut self,
         request: &R,
-        newest: i16,
+        versions: RangeInclusive<i16>,
         judge: impl Fn(&R::Response) -> Result<(), StepError>,
     ) -> Result<R::Response, StepError> {
-        let id = self.settings.transactional_id.clone();
-        self.ask_coordinator(Coordinator::Transaction, &id, request, newest, judge)
+        self.ask_coordinator(Coordinator::Transaction, request, versions, judge)
             .await
     }
-}
-
-fn group_id(group: &str) -> GroupId {
-    GroupId(StrBytes::from_string(group.to_owned()))
 }
 
 fn judge(code: i16) -> Result<(), StepError> {
@@ -328,17 +345,19 @@ fn judge_partition(code: i16, may_be_new: bool) -> Result<(), StepError> {
     }
 }
 
-/// The first partition that has not taken its records, if there is one.
-fn all_written(answer: &ProduceResponse) -> Result<(), StepError> {
+/// How many partitions have taken their records; fails with the first that has not.
+fn count_written(answer: &ProduceResponse) -> Result<usize, StepError> {
+    let mut written = 0;
     for topic in &answer.responses {
         for partition in &topic.partition_responses {
             if let Some(error) = partition.error_code.err() {
                 let (name, index) = (&topic.name.0, partition.index);
                 return Err(StepError::of_partition(name, index, error));
             }
+            written += 1;
         }
     }
-    Ok(())
+    Ok(written)
 }
 
 #[cfg(test)]

@@ -24,7 +24,6 @@ use crate::consume::{Chunk, Rebalance, Source};
 use crate::health::Health;
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
-use crate::produce::StepError;
 use touched::Touched;
 
 /// How long to wait for a record, and how often the group's events are looked at.
@@ -228,7 +227,7 @@ impl Pump {
         if offsets.is_empty() && !self.writer.is_open() {
             return Ok(());
         }
-        let Some(consumed) = self.source.consumed(offsets)? else {
+        let Some(consumed) = self.source.consumed(offsets) else {
             warn!("the group has taken all partitions away; what was read of them is given up");
             return self.give_up();
         };
@@ -261,28 +260,24 @@ impl Pump {
         Ok(())
     }
 
-    /// Aborts the open transaction and goes back to where it began.
+    /// Aborts the open transaction and goes back to where it began, unless it turns out to be committed.
     fn give_up(&mut self) -> Result<(), DeriveError> {
         self.state.aborts += 1;
         match self.writer.abort() {
-            Err(WriteError::Replace(reason)) => self.replace_producer(&reason)?,
-            ended => {
-                ended?;
-                self.go_back();
+            Err(WriteError::Replace(reason)) => {
+                warn!(%reason, "Kafka has ended a transaction, perhaps since it took too long; a new producer goes on");
+                self.writer.replace()?;
             }
+            aborted => aborted?,
         }
-        Ok(())
-    }
-
-    /// Goes on with a new producer, and with the records behind the last transaction that was committed.
-    fn replace_producer(&mut self, reason: &StepError) -> Result<(), DeriveError> {
-        warn!(%reason, "Kafka has ended a transaction, perhaps since it took too long; a new producer goes on");
-        self.writer.replace()?;
-        // The old producer's commit may have been carried out without its hearing of it.
+        // A commit may have been carried out without our hearing of it.
         let uncommitted = self.state.positions.uncommitted();
         let partitions: Vec<i32> = uncommitted.iter().map(|&(it, _)| it).collect();
-        let now = self.committed(&partitions);
-        if self.state.positions.are_committed(&now) {
+        if self
+            .state
+            .positions
+            .are_committed(&self.committed(&partitions))
+        {
             self.note_committed();
         } else {
             self.go_back();

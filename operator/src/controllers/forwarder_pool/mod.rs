@@ -15,7 +15,7 @@ use self::map::{leaving, select};
 use self::reshard::{follow_map, kafka_outcome};
 use self::status::{Observed, status, unacknowledged};
 use self::validate::{ValidPool, control_name, validate};
-use super::conditions::Outcome;
+use super::conditions::{Outcome, Progress as State};
 use super::control_plane::{PoolRef, Progress, Published};
 use super::news::{Reader, Subject};
 use super::{Context, Identity, Removal, kafka_connection};
@@ -129,7 +129,8 @@ async fn steps(
     let outcome = follow_map(valid, &shards, published, pool_ref, context, observed).await?;
     observed.autoscaling = autoscaling(pool, valid, observed);
     let refused = refused_by_group(valid.group_protocol, observed.progress);
-    Ok(refused.filter(|_| valid.replicas > 0).unwrap_or(outcome))
+    let hides_nothing = valid.replicas > 0 && outcome.state != State::Stalled;
+    Ok(refused.filter(|_| hides_nothing).unwrap_or(outcome))
 }
 
 fn hear_of_changes(valid: &ValidPool, context: &Context<'_>) {
