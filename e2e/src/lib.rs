@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod chaos;
+pub mod complete;
 pub mod crowd;
 pub mod engine;
 pub mod forwarder;

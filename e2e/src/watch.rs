@@ -151,7 +151,7 @@ impl Drop for Recorder {
 #[derive(Debug)]
 pub struct Follower {
     shard: String,
-    items: Arc<Mutex<Vec<Item>>>,
+    items: Arc<Mutex<Vec<(Timestamp, Item)>>>,
     task: JoinHandle<()>,
 }
 
@@ -180,7 +180,7 @@ impl Follower {
         let task = tokio::spawn(async move {
             let _client = client;
             while let Some(item) = subscription.next_item().await {
-                lock(&shared).push(item);
+                lock(&shared).push((Timestamp::now(), item));
             }
         });
         Ok(Self {
@@ -199,6 +199,13 @@ impl Follower {
     /// Everything that the subscription has yielded so far.
     #[must_use]
     pub fn items(&self) -> Vec<Item> {
+        let items = lock(&self.items);
+        items.iter().map(|(_, item)| item.clone()).collect()
+    }
+
+    /// The same, each with the moment when it was yielded: an event that had to wait for another was received before.
+    #[must_use]
+    pub fn yielded(&self) -> Vec<(Timestamp, Item)> {
         lock(&self.items).clone()
     }
 }
