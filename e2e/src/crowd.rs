@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::Timestamp;
 use ofa_client::audit::{Expected, Received};
-use ofa_client::{Client, Item, SubscribeOptions, Subscription};
+use ofa_client::{Client, Event, Item, SubscribeOptions, Subscription};
 use tokio::task::JoinSet;
 
 use crate::load::asset;
@@ -49,17 +50,18 @@ pub struct Moves {
     pub assets: BTreeSet<String>,
     /// The longest wait for an event of each of them while it moved, or was watched, shortest first.
     pub waits: Vec<Duration>,
+    /// The age of the oldest event that came of each of them meanwhile, least first: what an interruption is where events are rarer
+    /// than it is long.
+    pub ages: Vec<Duration>,
 }
 
-impl Moves {
-    /// The wait that a share of `per_mille` thousandths of the assets stays below; nothing without any.
-    #[must_use]
-    pub fn quantile(&self, per_mille: usize) -> Duration {
-        let last = self.waits.len().saturating_sub(1);
-        let index = (self.waits.len() * per_mille).div_ceil(1000);
-        let wait = self.waits.get(index.saturating_sub(1).min(last));
-        wait.copied().unwrap_or_default()
-    }
+/// What a share of `per_mille` thousandths of sorted times stays below; nothing without any.
+#[must_use]
+pub fn quantile(times: &[Duration], per_mille: usize) -> Duration {
+    let last = times.len().saturating_sub(1);
+    let index = (times.len() * per_mille).div_ceil(1000);
+    let time = times.get(index.saturating_sub(1).min(last));
+    time.copied().unwrap_or_default()
 }
 
 impl Crowd {
@@ -112,6 +114,7 @@ impl Crowd {
     pub fn take_moves(&self) -> Moves {
         let mut moves = std::mem::take(&mut lock(&self.taken).moves);
         moves.waits.sort_unstable();
+        moves.ages.sort_unstable();
         moves
     }
 
@@ -141,12 +144,15 @@ async fn follow(name: String, mut subscription: Subscription, taken: Arc<Mutex<T
         taken.received.note(&name, &item);
         taken.counts.note(&item);
         match &item {
-            Item::Event(_) => {
+            Item::Event(event) => {
                 taken.messages += 1;
                 if std::mem::replace(&mut watches, taken.watches) < taken.watches {
                     wait.moved(Instant::now());
                 }
-                taken.moves.waits.extend(wait.event(Instant::now()));
+                if let Some((longest, oldest)) = wait.event(Instant::now(), age(event)) {
+                    taken.moves.waits.push(longest);
+                    taken.moves.ages.push(oldest);
+                }
             }
             Item::Moved { .. } => {
                 taken.moves.assets.insert(name.clone());
@@ -161,30 +167,42 @@ async fn follow(name: String, mut subscription: Subscription, taken: Arc<Mutex<T
     }
 }
 
+/// How long ago an event was written.
+fn age(event: &Event) -> Duration {
+    let parsed = event.parsed().ok();
+    let written = parsed.and_then(|it| it.timestamp()?.parse::<Timestamp>().ok());
+    let age = written.map(|written| Timestamp::now().duration_since(written));
+    age.and_then(|age| Duration::try_from(age).ok())
+        .unwrap_or_default()
+}
+
 /// How long an asset's events stay away while it moves.
 #[derive(Debug, Default)]
 struct Wait {
     last: Option<Instant>,
     until: Option<Instant>,
     longest: Duration,
+    oldest: Duration,
 }
 
 impl Wait {
     fn moved(&mut self, now: Instant) {
         self.until = Some(now + WATCHED);
         self.longest = Duration::ZERO;
+        self.oldest = Duration::ZERO;
     }
 
-    /// The longest wait, with the first event after the time that is watched.
-    fn event(&mut self, now: Instant) -> Option<Duration> {
+    /// The longest wait and the greatest age, with the first event after the time that is watched.
+    fn event(&mut self, now: Instant, age: Duration) -> Option<(Duration, Duration)> {
         let waited = self.last.replace(now).map(|last| now - last);
         let until = self.until?;
         self.longest = self.longest.max(waited.unwrap_or_default());
+        self.oldest = self.oldest.max(age);
         if now < until {
             return None;
         }
         self.until = None;
-        Some(std::mem::take(&mut self.longest))
+        Some((self.longest, self.oldest))
     }
 }
 
@@ -197,31 +215,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_wait_of_a_move_is_told_when_it_is_over() {
+    fn the_longest_wait_and_the_greatest_age_of_a_move_are_told_when_it_is_over() {
+        let young = Duration::from_millis(3);
+        let old = Duration::from_millis(140);
         let begin = Instant::now();
         let at = |ms| begin + Duration::from_millis(ms);
         let mut wait = Wait::default();
-        assert_eq!(wait.event(at(0)), None);
-        assert_eq!(wait.event(at(900)), None, "nothing moves");
+        assert_eq!(wait.event(at(0), old * 2), None);
+        assert_eq!(wait.event(at(900), old * 2), None, "nothing moves");
         wait.moved(at(1_000));
-        assert_eq!(wait.event(at(1_150)), None);
-        assert_eq!(wait.event(at(1_200)), None);
+        assert_eq!(wait.event(at(1_150), old), None);
+        assert_eq!(wait.event(at(1_200), young), None);
         let over = 1_000 + 5_000;
-        assert_eq!(wait.event(at(over - 100)), None);
+        assert_eq!(wait.event(at(over - 100), young), None);
         let longest = Duration::from_millis(over - 100 - 1_200);
-        assert_eq!(wait.event(at(over)), Some(longest));
-        assert_eq!(wait.event(at(over + 9_000)), None);
+        assert_eq!(wait.event(at(over), young), Some((longest, old)));
+        assert_eq!(wait.event(at(over + 9_000), old), None);
     }
 
     #[test]
     fn quantiles_are_of_the_assets_that_moved() {
-        assert_eq!(Moves::default().quantile(990), Duration::ZERO);
-        let moves = Moves {
-            waits: (1..=200).map(Duration::from_millis).collect(),
-            ..Moves::default()
-        };
-        assert_eq!(moves.quantile(500), Duration::from_millis(100));
-        assert_eq!(moves.quantile(990), Duration::from_millis(198));
-        assert_eq!(moves.quantile(1000), Duration::from_millis(200));
+        assert_eq!(quantile(&[], 990), Duration::ZERO);
+        let times: Vec<Duration> = (1..=200).map(Duration::from_millis).collect();
+        assert_eq!(quantile(&times, 500), Duration::from_millis(100));
+        assert_eq!(quantile(&times, 990), Duration::from_millis(198));
+        assert_eq!(quantile(&times, 1000), Duration::from_millis(200));
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use ofa_crds::ShardMap;
 use ofa_crds::ring::DEFAULT_REPLICAS;
 use ofa_crds::shard_map::Shard;
-use ofa_e2e::crowd::{Crowd, Moves};
+use ofa_e2e::crowd::{Crowd, Moves, quantile};
 use ofa_e2e::kafka::Broker;
 use ofa_e2e::load::{Pace, asset};
 use ofa_e2e::operator::{Operator, is_settled, pool, shard};
@@ -276,13 +276,16 @@ impl Play<'_> {
 }
 
 fn waits(moves: &Moves, pace: Pace) -> String {
-    let ms = |per_mille| moves.quantile(per_mille).as_secs_f64() * 1e3;
+    let of = |times| {
+        let ms = |per_mille| quantile(times, per_mille).as_secs_f64() * 1e3;
+        let (p50, p99, most) = (ms(500), ms(990), ms(1000));
+        format!("p50 {p50:.0} ms, p99 {p99:.0} ms, most {most:.0} ms")
+    };
     format!(
-        "longest wait for an event of one that has one every {:.0} ms: p50 {:.0} ms, p99 {:.0} ms, most {:.0} ms",
+        "longest wait for an event of one that has one every {:.0} ms: {}; age of its oldest when it came: {}",
         1e3 * pace.assets as f64 / pace.rate as f64,
-        ms(500),
-        ms(990),
-        ms(1000),
+        of(&moves.waits),
+        of(&moves.ages),
     )
 }
 
