@@ -172,6 +172,8 @@ fn one_that_fell_behind_is_told_no_newer_id() {
     let delivered = hub.publish(frames.collect());
     assert_eq!((delivered.events, delivered.closed), (1, 1));
     assert_eq!(subscription.quiet_position(), None);
+    // Its connection has not ended yet, but costs the others nothing any more.
+    assert_eq!(hub.watchers(), 0);
 }
 
 /// Whatever attributes it asks for.

@@ -128,13 +128,16 @@ impl Lane {
     pub(super) fn publish(&self, frame: Arc<Frame>) -> Delivered {
         let mut delivered = Delivered::default();
         let mut inner = self.inner.lock();
-        for watcher in &inner.watchers {
-            match watcher.deliver(self.tag, &frame) {
+        // One that is sent away leaves here and not when its connection ends, which may take half a minute.
+        inner.watchers.retain(|watcher| {
+            let pushed = watcher.deliver(self.tag, &frame);
+            match pushed {
                 Some(Pushed::Waits) => delivered.events += 1,
                 Some(Pushed::Overflowed) => delivered.closed += 1,
                 Some(Pushed::Closed) | None => {}
             }
-        }
+            matches!(pushed, Some(Pushed::Waits) | None)
+        });
         let partition = frame.partition;
         inner.bytes += frame.size();
         self.memory.used.fetch_add(frame.size(), Ordering::Relaxed);
