@@ -91,12 +91,7 @@ async fn a_transaction_that_took_too_long_is_done_again() -> Result<()> {
     sleep(Duration::from_secs(33)).await;
     member.process.signal(Signal::CONT)?;
     sleep(Duration::from_secs(2)).await;
-    let sent = load.stop()?;
-    all_derived(&broker).await?;
-    each_once_in_order(&broker, &GROUPS, &sent)?;
-    let ended = member.process.ended()?;
-    ensure!(ended.is_none(), "it has ended: {ended:?}");
-    Ok(())
+    all_is_there_and_it_lives(&broker, load, &mut member).await
 }
 
 /// Whether a broker that dies has taken a request or not, its records are there once when it is back. With transactions as brokers
@@ -118,12 +113,7 @@ async fn a_broker_that_dies_costs_and_repeats_no_event() -> Result<()> {
         broker.run().await?;
     }
     sleep(Duration::from_secs(1)).await;
-    let sent = load.stop()?;
-    all_derived(&broker).await?;
-    each_once_in_order(&broker, &GROUPS, &sent)?;
-    let ended = member.process.ended()?;
-    ensure!(ended.is_none(), "it has ended: {ended:?}");
-    Ok(())
+    all_is_there_and_it_lives(&broker, load, &mut member).await
 }
 
 /// A source's batch is compressed, and takes records that are larger than what topics take by default.
@@ -150,6 +140,15 @@ async fn a_record_larger_than_topics_take_by_default_is_derived() -> Result<()> 
     all_derived(&broker).await?;
     let sent = (0..ASSETS).map(|asset| (format!("asset-{asset}"), 1 + u64::from(asset == 0)));
     each_once_in_order(&broker, &GROUPS, &sent.collect())
+}
+
+async fn all_is_there_and_it_lives(broker: &Broker, load: Load, member: &mut Member) -> Result<()> {
+    let sent = load.stop()?;
+    all_derived(broker).await?;
+    each_once_in_order(broker, &GROUPS, &sent)?;
+    let ended = member.process.ended()?;
+    ensure!(ended.is_none(), "it has ended: {ended:?}");
+    Ok(())
 }
 
 async fn broker_with_assets(folder: &Path) -> Result<Broker> {

@@ -1,22 +1,12 @@
 //! Record batches as brokers keep and send them (message format 2), read in place. Pure.
-//!
-//! Source: <https://kafka.apache.org/documentation/#recordbatch>.
 
 use bytes::Bytes;
 use kafka_protocol::compression::{Decompressor as _, Gzip, Lz4, Snappy, Zstd};
 use ofa_crds::cursor;
 use thiserror::Error;
 
+use crate::kafka::layout;
 use crate::route::TimestampKind;
-
-/// Bytes before the records.
-const HEADER_LEN: usize = 61;
-
-/// Bytes of base offset and length, which the length does not count.
-const PREFIX_LEN: usize = 12;
-
-/// The message format since Kafka 0.11, and the only one since 4.0.
-const MAGIC: u8 = 2;
 
 /// Why a batch cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -53,30 +43,32 @@ impl Batch {
         let head = Head::of(data)?;
         let at = head.base_offset;
         let whole = data.split_to(head.len);
-        if whole[16] != MAGIC {
-            return Err(BatchError::Format(at, whole[16]));
+        let format = whole[layout::MAGIC];
+        if format != layout::FORMAT {
+            return Err(BatchError::Format(at, format));
         }
-        if whole.len() < HEADER_LEN {
+        if whole.len() < layout::RECORDS {
             return Err(BatchError::Malformed(at));
         }
-        if crc32c::crc32c(&whole[21..]) != u32::from_be_bytes(array(&whole, 17)) {
+        let checksum = u32::from_be_bytes(array(&whole, layout::CHECKSUM));
+        if crc32c::crc32c(&whole[layout::CHECKED_FROM..]) != checksum {
             return Err(BatchError::Checksum(at));
         }
-        let attributes = i16::from_be_bytes(array(&whole, 21));
+        let attributes = i16::from_be_bytes(array(&whole, layout::ATTRIBUTES));
         Ok(Self {
             base_offset: at,
             last_offset: head.last_offset,
             attributes,
-            base_timestamp: i64::from_be_bytes(array(&whole, 27)),
-            max_timestamp: i64::from_be_bytes(array(&whole, 35)),
-            producer_id: i64::from_be_bytes(array(&whole, 43)),
-            count: i32::from_be_bytes(array(&whole, 57)),
-            records: decompress(at, attributes, whole.slice(HEADER_LEN..))?,
+            base_timestamp: i64::from_be_bytes(array(&whole, layout::BASE_TIMESTAMP)),
+            max_timestamp: i64::from_be_bytes(array(&whole, layout::MAX_TIMESTAMP)),
+            producer_id: i64::from_be_bytes(array(&whole, layout::PRODUCER_ID)),
+            count: i32::from_be_bytes(array(&whole, layout::COUNT)),
+            records: decompress(at, attributes, whole.slice(layout::RECORDS..))?,
         })
     }
 
     pub(super) fn is_transactional(&self) -> bool {
-        self.attributes & 0x10 != 0
+        self.attributes & layout::TRANSACTIONAL != 0
     }
 
     /// Whether it holds a marker of a transaction in place of records.
@@ -126,15 +118,15 @@ struct Head {
 
 impl Head {
     fn of(data: &[u8]) -> Result<Self, BatchError> {
-        if data.len() < PREFIX_LEN {
+        if data.len() < layout::COUNTED_FROM {
             return Err(BatchError::Short(-1));
         }
         let base_offset = i64::from_be_bytes(array(data, 0));
-        let len = usize::try_from(i32::from_be_bytes(array(data, 8)))
+        let len = usize::try_from(i32::from_be_bytes(array(data, layout::LENGTH)))
             .map_err(|_| BatchError::Malformed(base_offset))?
-            + PREFIX_LEN;
-        // Offset and epoch of the last record lie within the first 27 bytes.
-        if len < 27 {
+            + layout::COUNTED_FROM;
+        // What is read below lies before it.
+        if len < layout::BASE_TIMESTAMP {
             return Err(BatchError::Malformed(base_offset));
         }
         if data.len() < len {
@@ -142,8 +134,9 @@ impl Head {
         }
         Ok(Self {
             base_offset,
-            last_offset: base_offset + i64::from(i32::from_be_bytes(array(data, 23))),
-            leader_epoch: i32::from_be_bytes(array(data, 12)),
+            last_offset: base_offset
+                + i64::from(i32::from_be_bytes(array(data, layout::LAST_OFFSET_DELTA))),
+            leader_epoch: i32::from_be_bytes(array(data, layout::LEADER_EPOCH)),
             len,
         })
     }

@@ -284,13 +284,14 @@ impl Shared {
 /// put right, since hardly any other would be read any further.
 #[cfg(feature = "internals")]
 pub(crate) fn read_anything(data: &[u8]) {
+    use crate::kafka::layout;
     let mut data = data.to_vec();
-    if data.len() > 21 {
-        let length = u32::try_from(data.len() - 12).unwrap_or(u32::MAX);
-        data[8..12].copy_from_slice(&length.to_be_bytes());
-        data[16] = 2;
-        let checksum = crc32c::crc32c(&data[21..]);
-        data[17..21].copy_from_slice(&checksum.to_be_bytes());
+    if data.len() > layout::CHECKED_FROM {
+        let length = u32::try_from(data.len() - layout::COUNTED_FROM).unwrap_or(u32::MAX);
+        data[layout::LENGTH..layout::COUNTED_FROM].copy_from_slice(&length.to_be_bytes());
+        data[layout::MAGIC] = layout::FORMAT;
+        let checksum = crc32c::crc32c(&data[layout::CHECKED_FROM..]);
+        data[layout::CHECKSUM..layout::CHECKED_FROM].copy_from_slice(&checksum.to_be_bytes());
     }
     let mut data = Bytes::from(data);
     while let Ok(batch) = Batch::take(&mut data) {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::error::ParseResponseErrorCode as _;
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::messages::{MetadataResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -14,11 +13,10 @@ use tracing::{debug, warn};
 
 use super::table::{Cluster, Leader};
 use super::{Shared, broker};
-use crate::kafka::{BrokerError, Connection};
+use crate::kafka::{
+    BrokerError, Connection, METADATA_VERSIONS, addresses, brokers_of, metadata_request,
+};
 use crate::log_limit::LogLimit;
-
-/// Newest version of the Metadata request that is spoken: topics by name.
-const METADATA_VERSION: i16 = 9;
 
 /// Rest after the cluster was asked about: an election takes about as long, and many tasks notice at once.
 const REST: Duration = Duration::from_millis(100);
@@ -56,17 +54,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
 /// Asks any broker that answers.
 async fn ask(shared: &Shared) -> Result<Cluster, BrokerError> {
     let settings = &shared.settings;
-    let known: Vec<String> = {
-        let table = shared.table.lock();
-        table.cluster().brokers.values().cloned().collect()
-    };
-    let first = settings
-        .kafka
-        .brokers
-        .split(',')
-        .map(|it| it.trim().to_owned());
+    let addresses = addresses(&shared.table.lock().cluster().brokers, &settings.kafka);
     let mut last = None;
-    for address in known.into_iter().chain(first) {
+    for address in addresses {
         match ask_at(shared, &address).await {
             Ok(cluster) => return Ok(cluster),
             Err(error) => last = Some(format!("{address}: {error}")),
@@ -82,22 +72,15 @@ async fn ask_at(shared: &Shared, address: &str) -> Result<Cluster, BrokerError> 
     let settings = &shared.settings;
     let mut connection = Connection::open(address, &settings.client_id, &shared.security).await?;
     let name = TopicName(StrBytes::from_string(settings.topic.clone()));
-    let request = MetadataRequest::default()
-        .with_topics(Some(vec![
-            MetadataRequestTopic::default().with_name(Some(name)),
-        ]))
-        .with_allow_auto_topic_creation(false);
+    let request = metadata_request([name]);
     let answer = connection
-        .call(&request, 0..=METADATA_VERSION, Duration::ZERO)
+        .call(&request, METADATA_VERSIONS, Duration::ZERO)
         .await?;
     cluster_of(&answer)
 }
 
 fn cluster_of(answer: &MetadataResponse) -> Result<Cluster, BrokerError> {
-    let brokers = answer.brokers.iter();
-    let brokers: BTreeMap<i32, String> = brokers
-        .map(|broker| (broker.node_id.0, format!("{}:{}", broker.host, broker.port)))
-        .collect();
+    let brokers = brokers_of(answer);
     let mut leaders = BTreeMap::new();
     for topic in &answer.topics {
         if let Some(error) = topic.error_code.err() {

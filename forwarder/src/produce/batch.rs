@@ -1,26 +1,12 @@
 //! Record batches as producers send them (message format 2). Pure.
-//!
-//! Source: <https://kafka.apache.org/documentation/#recordbatch>.
 
 use bytes::Bytes;
 
 use crate::fetch::EncodedHeaders;
+use crate::kafka::layout;
 
-/// Bytes before the records.
-const HEADER_LEN: usize = 61;
-
-/// Bytes of base offset and length, which the length does not count.
-const PREFIX_LEN: usize = 12;
-
-/// The checksum covers what is behind it.
-const CHECKSUM_AT: usize = 17;
-const CHECKED_FROM: usize = 21;
-
-/// Message format 2.
-const MAGIC: u8 = 2;
-
-/// Not compressed, time stamps by the producer, part of a transaction.
-const ATTRIBUTES: i16 = 0x10;
+/// Not compressed, and with time stamps by the producer.
+const ATTRIBUTES: i16 = layout::TRANSACTIONAL;
 
 /// The leader puts its epoch there.
 const NO_EPOCH: i32 = -1;
@@ -78,7 +64,7 @@ impl BatchBuilder {
 
     pub(super) fn push(&mut self, record: &NewRecord<'_>) {
         if self.count == 0 {
-            self.bytes.resize(HEADER_LEN, 0);
+            self.bytes.resize(layout::RECORDS, 0);
             self.base_timestamp = record.timestamp_ms;
             self.max_timestamp = record.timestamp_ms;
         }
@@ -112,21 +98,21 @@ impl BatchBuilder {
     /// The whole batch, whose first record has this number among those of its producer in its partition.
     pub(super) fn finish(self, producer: ProducerIdentity, base_sequence: i32) -> Bytes {
         let mut bytes = self.bytes;
-        let len = i32::try_from(bytes.len() - PREFIX_LEN).unwrap_or(i32::MAX);
+        let len = i32::try_from(bytes.len() - layout::COUNTED_FROM).unwrap_or(i32::MAX);
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
-        put(8, &len.to_be_bytes());
-        put(12, &NO_EPOCH.to_be_bytes());
-        put(16, &[MAGIC]);
-        put(21, &ATTRIBUTES.to_be_bytes());
-        put(23, &(self.count - 1).to_be_bytes());
-        put(27, &self.base_timestamp.to_be_bytes());
-        put(35, &self.max_timestamp.to_be_bytes());
-        put(43, &producer.id.to_be_bytes());
-        put(51, &producer.epoch.to_be_bytes());
-        put(53, &base_sequence.to_be_bytes());
-        put(57, &self.count.to_be_bytes());
-        let checksum = crc32c::crc32c(&bytes[CHECKED_FROM..]);
-        bytes[CHECKSUM_AT..CHECKED_FROM].copy_from_slice(&checksum.to_be_bytes());
+        put(layout::LENGTH, &len.to_be_bytes());
+        put(layout::LEADER_EPOCH, &NO_EPOCH.to_be_bytes());
+        put(layout::MAGIC, &[layout::FORMAT]);
+        put(layout::ATTRIBUTES, &ATTRIBUTES.to_be_bytes());
+        put(layout::LAST_OFFSET_DELTA, &(self.count - 1).to_be_bytes());
+        put(layout::BASE_TIMESTAMP, &self.base_timestamp.to_be_bytes());
+        put(layout::MAX_TIMESTAMP, &self.max_timestamp.to_be_bytes());
+        put(layout::PRODUCER_ID, &producer.id.to_be_bytes());
+        put(layout::PRODUCER_EPOCH, &producer.epoch.to_be_bytes());
+        put(layout::BASE_SEQUENCE, &base_sequence.to_be_bytes());
+        put(layout::COUNT, &self.count.to_be_bytes());
+        let checksum = crc32c::crc32c(&bytes[layout::CHECKED_FROM..]);
+        bytes[layout::CHECKSUM..layout::CHECKED_FROM].copy_from_slice(&checksum.to_be_bytes());
         bytes.into()
     }
 }
@@ -221,7 +207,7 @@ mod tests {
                     headers: EncodedHeaders { count: u32::try_from(headers.len()).unwrap(), bytes: &bytes },
                     further: &[(&further.0, &further.1)],
                 };
-                let before = batch.len().max(HEADER_LEN);
+                let before = batch.len().max(layout::RECORDS);
                 batch.push(&record);
                 prop_assert!(batch.len() - before <= record.most_bytes());
             }

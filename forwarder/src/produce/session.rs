@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use kafka_protocol::error::ParseResponseErrorCode as _;
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::{FindCoordinatorRequest, MetadataRequest, TopicName};
+use kafka_protocol::messages::{FindCoordinatorRequest, TopicName};
 use kafka_protocol::protocol::{Request, StrBytes};
 use ofa_crds::kafka::KafkaSettings;
 use parking_lot::Mutex;
@@ -17,10 +16,9 @@ use tokio::time::sleep;
 use super::batch::ProducerIdentity;
 use super::error::{Remedy, StepError};
 use super::partitions::Partitions;
-use crate::kafka::{BrokerError, Connection, Security};
-
-/// Versions of the Metadata request that are spoken: topics by name.
-const METADATA_VERSIONS: RangeInclusive<i16> = 4..=9;
+use crate::kafka::{
+    BrokerError, Connection, METADATA_VERSIONS, Security, addresses, brokers_of, metadata_request,
+};
 
 /// Versions of the `FindCoordinator` request that are spoken: one coordinator at a time, of groups and of transactions.
 const FIND_COORDINATOR_VERSIONS: RangeInclusive<i16> = 1..=3;
@@ -161,10 +159,7 @@ impl Session {
         request: &R,
         versions: RangeInclusive<i16>,
     ) -> Result<R::Response, BrokerError> {
-        let first = self.settings.kafka.brokers.split(',');
-        let known = self.brokers.values().cloned();
-        let all = known.chain(first.map(|it| it.trim().to_owned()));
-        let mut addresses: Vec<String> = all.collect();
+        let mut addresses = addresses(&self.brokers, &self.settings.kafka);
         // One that has answered lately will.
         addresses.sort_by_key(|address| !self.connections.contains_key(address));
         let mut last = String::new();
@@ -270,16 +265,9 @@ impl Session {
         &mut self,
         topics: BTreeSet<TopicName>,
     ) -> Result<(), BrokerError> {
-        let topic = |name| MetadataRequestTopic::default().with_name(Some(name));
-        let request = MetadataRequest::default()
-            .with_topics(Some(topics.into_iter().map(topic).collect()))
-            .with_allow_auto_topic_creation(false);
+        let request = metadata_request(topics);
         let answer = self.ask_any(&request, METADATA_VERSIONS).await?;
-        let address = |host: &str, port| format!("{host}:{port}");
-        let brokers = answer.brokers.iter();
-        self.brokers = brokers
-            .map(|it| (it.node_id.0, address(&it.host, it.port)))
-            .collect();
+        self.brokers = brokers_of(&answer);
         self.connections
             .retain(|_, (_, used)| used.elapsed() < IDLE);
         for topic in answer.topics {
