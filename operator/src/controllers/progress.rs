@@ -25,7 +25,7 @@ const FORGET_AFTER: Duration = Duration::from_secs(1200);
 const AT_A_TIME: usize = 4;
 
 /// How far a consumer group is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Partitions of the topic.
     pub partitions: u32,

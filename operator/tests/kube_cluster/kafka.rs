@@ -35,11 +35,7 @@ impl Kafka {
             maps: Arc::default(),
             progress: Arc::new(Mutex::new(Progress {
                 partitions: 6,
-                lag: 0,
-                rate: None,
-                members: None,
-                assigned: None,
-                classic_members: 0,
+                ..Progress::default()
             })),
             groups: Arc::default(),
             news: Board::default(),

@@ -205,12 +205,8 @@ mod tests {
     fn a_pool_says_who_keeps_its_new_forwarders_out() {
         let with = |classic_members| {
             Some(Progress {
-                partitions: 4,
-                lag: 0,
-                rate: None,
-                members: Some(2),
-                assigned: Some(4),
                 classic_members,
+                ..Progress::default()
             })
         };
         let refused = refused_by_group(GroupProtocol::Consumer, with(2)).unwrap();
