@@ -76,11 +76,17 @@ impl Topics {
             let mut config = vec![("cleanup.policy", "delete"), MAX_MESSAGE_BYTES];
             config.extend(retention.as_deref().map(|ms| ("retention.ms", ms)));
             for names in missing.chunks(AT_ONCE) {
-                if let Err(error) = self.create(names, partitions, &config) {
+                match self.create(names, partitions, &config) {
                     // Some clusters have a policy about sizes.
-                    warn!(%error, "topics cannot be created with room for large records; creating them without");
-                    config.retain(|setting| *setting != MAX_MESSAGE_BYTES);
-                    self.create(names, partitions, &config)?;
+                    Err(KafkaError::AdminOp(
+                        code
+                        @ (RDKafkaErrorCode::InvalidConfig | RDKafkaErrorCode::PolicyViolation),
+                    )) => {
+                        warn!(%code, "topics cannot be created with room for large records; creating them without");
+                        config.retain(|setting| *setting != MAX_MESSAGE_BYTES);
+                        self.create(names, partitions, &config)?;
+                    }
+                    created => created?,
                 }
             }
             known = self.await_all(names)?;
