@@ -26,7 +26,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a topic just created may be unknown to the broker that is asked.
 const PROPAGATION: Duration = Duration::from_secs(30);
-const PROPAGATION_POLL: Duration = Duration::from_millis(50);
+
+/// Rest before it is asked again, each twice the one before: an answer tells of all topics that there are.
+const PROPAGATION_REST: Duration = Duration::from_millis(50);
+const MAX_PROPAGATION_REST: Duration = Duration::from_secs(1);
 
 /// What a derived topic is like where it has to be created.
 #[derive(Debug, Clone)]
@@ -145,7 +148,7 @@ impl Topics {
     }
 
     fn await_all(&self, names: &[String]) -> Result<HashMap<String, i32>, KafkaError> {
-        let deadline = Instant::now() + PROPAGATION;
+        let (deadline, mut rest) = (Instant::now() + PROPAGATION, PROPAGATION_REST);
         loop {
             let known = self.partitions_of_all()?;
             if names.iter().all(|name| known.contains_key(name)) {
@@ -155,7 +158,8 @@ impl Topics {
                 let code = RDKafkaErrorCode::UnknownTopicOrPartition;
                 return Err(KafkaError::MetadataFetch(code));
             }
-            std::thread::sleep(PROPAGATION_POLL);
+            std::thread::sleep(rest);
+            rest = (2 * rest).min(MAX_PROPAGATION_REST);
         }
     }
 

@@ -249,7 +249,7 @@ impl Writer {
 /// be told apart.
 fn judge(error: StepError, took_too_long: bool) -> WriteError {
     match error.remedy {
-        Remedy::TryAgain | Remedy::FindCoordinator | Remedy::Abort => WriteError::Abort(error),
+        Remedy::Abort => WriteError::Abort(error),
         Remedy::Replace => WriteError::Replace(error),
         Remedy::Fenced if took_too_long => WriteError::Replace(error),
         Remedy::Fenced | Remedy::Nothing => WriteError::Fatal(error),

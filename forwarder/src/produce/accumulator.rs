@@ -7,24 +7,24 @@ use kafka_protocol::messages::TopicName;
 use super::batch::{BatchBuilder, NewRecord};
 use super::topic_name;
 
-/// Bytes that are sent at once: with thousands of partitions each still has a dozen records then, and brokers take
-/// requests of 100 MiB (`socket.request.max.bytes`). As many are filled while they are sent.
-const FLUSH_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes that are sent at once: with thousands of partitions each still has some twenty records then, so that what a batch costs is
+/// little for each, and brokers take requests of 100 MiB (`socket.request.max.bytes`). As many are filled while they are sent.
+const FLUSH_BYTES: usize = 16 * 1024 * 1024;
 
 /// The largest batch of several records: topics take 1 MiB unless told otherwise (`max.message.bytes`).
 const MAX_BATCH_BYTES: usize = 1_000_000;
 
 /// A topic that was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TopicId(usize);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TopicId(pub(super) usize);
 
 /// What has been handed over and is not sent yet.
 #[derive(Debug, Default)]
 pub(crate) struct Accumulator {
     ids: HashMap<String, TopicId>,
     topics: Vec<Topic>,
-    /// Partitions with records, by topic and number.
-    filled: Vec<(usize, usize)>,
+    /// Partitions with records.
+    filled: Vec<(TopicId, usize)>,
     bytes: usize,
 }
 
@@ -37,8 +37,9 @@ struct Topic {
 /// A partition's records, to be sent.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    pub(super) topic: TopicName,
-    pub(super) partition: i32,
+    pub(super) topic: TopicId,
+    pub(super) name: TopicName,
+    pub(super) partition: usize,
     pub(super) batch: BatchBuilder,
 }
 
@@ -69,7 +70,7 @@ impl Accumulator {
     pub(crate) fn push(&mut self, (topic, partition): (TopicId, usize), record: &NewRecord<'_>) {
         let batch = &mut self.topics[topic.0].partitions[partition];
         if batch.count() == 0 {
-            self.filled.push((topic.0, partition));
+            self.filled.push((topic, partition));
         }
         let before = batch.len();
         batch.push(record);
@@ -85,16 +86,18 @@ impl Accumulator {
         self.bytes >= FLUSH_BYTES
     }
 
-    /// Takes all records, to be sent or forgotten.
+    /// Takes all records, to be sent or forgotten: the partitions of a topic one after another.
     pub(crate) fn take(&mut self) -> Vec<Outgoing> {
         self.bytes = 0;
-        let filled = std::mem::take(&mut self.filled);
-        let take = |(topic, number): (usize, usize)| {
-            let topic = &mut self.topics[topic];
+        let mut filled = std::mem::take(&mut self.filled);
+        filled.sort_unstable();
+        let take = |(id, partition): (TopicId, usize)| {
+            let topic = &mut self.topics[id.0];
             Outgoing {
-                topic: topic.name.clone(),
-                partition: i32::try_from(number).unwrap_or(i32::MAX),
-                batch: std::mem::take(&mut topic.partitions[number]),
+                topic: id,
+                name: topic.name.clone(),
+                partition,
+                batch: topic.partitions[partition].take(),
             }
         };
         filled.into_iter().map(take).collect()
@@ -125,13 +128,13 @@ mod tests {
             accumulator.push(to, &record(b"x"));
         }
         let taken = accumulator.take().into_iter();
-        let taken: Vec<(String, i32, i32)> = taken
-            .map(|it| (it.topic.0.to_string(), it.partition, it.batch.count()))
+        let taken: Vec<(String, usize, i32)> = taken
+            .map(|it| (it.name.0.to_string(), it.partition, it.batch.count()))
             .collect();
         let name = str::to_owned;
         assert_eq!(
             taken,
-            [(name("a"), 0, 2), (name("b"), 0, 1), (name("a"), 2, 1)]
+            [(name("a"), 0, 2), (name("a"), 2, 1), (name("b"), 0, 1)]
         );
         assert!(accumulator.is_empty() && accumulator.take().is_empty());
     }

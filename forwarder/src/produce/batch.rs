@@ -47,6 +47,8 @@ impl NewRecord<'_> {
 #[derive(Debug, Default)]
 pub(super) struct BatchBuilder {
     bytes: Vec<u8>,
+    /// Bytes that it will have, by those of the batch before.
+    expected: usize,
     count: i32,
     base_timestamp: i64,
     max_timestamp: i64,
@@ -62,8 +64,20 @@ impl BatchBuilder {
         self.count
     }
 
+    /// Takes the batch; the next one begins.
+    pub(super) fn take(&mut self) -> Self {
+        // Most are somewhat smaller, so that they need not be moved as they grow.
+        let expected = self.len() + self.len() / 4;
+        let next = Self {
+            expected,
+            ..Self::default()
+        };
+        std::mem::replace(self, next)
+    }
+
     pub(super) fn push(&mut self, record: &NewRecord<'_>) {
         if self.count == 0 {
+            self.bytes.reserve(self.expected);
             self.bytes.resize(layout::RECORDS, 0);
             self.base_timestamp = record.timestamp_ms;
             self.max_timestamp = record.timestamp_ms;

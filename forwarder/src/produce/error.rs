@@ -1,4 +1,4 @@
-//! What a failed step of a transaction means.
+//! What it means that a coordinator refuses, or that a step of a transaction fails.
 
 use std::fmt::Display;
 
@@ -18,10 +18,6 @@ pub(crate) struct StepError {
 /// What can be done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Remedy {
-    /// The request may be sent again.
-    TryAgain,
-    /// The same, to the coordinator that there is now.
-    FindCoordinator,
     /// The transaction has to be aborted.
     Abort,
     /// Another has taken this producer's name, or Kafka has ended a transaction that took too long.
@@ -40,37 +36,6 @@ impl StepError {
         }
     }
 
-    /// What an answer of a coordinator means. All its requests may be repeated.
-    pub(super) fn of_coordinator(error: ResponseError) -> Self {
-        use ResponseError as E;
-        let remedy = match error {
-            E::ConcurrentTransactions | E::CoordinatorLoadInProgress | E::RequestTimedOut => {
-                Remedy::TryAgain
-            }
-            E::CoordinatorNotAvailable | E::NotCoordinator | E::NetworkException => {
-                Remedy::FindCoordinator
-            }
-            E::ProducerFenced | E::InvalidProducerEpoch => Remedy::Fenced,
-            E::InvalidTxnState | E::InvalidProducerIdMapping => Remedy::Replace,
-            E::TransactionalIdAuthorizationFailed
-            | E::ClusterAuthorizationFailed
-            | E::InvalidTransactionTimeout
-            | E::UnsupportedVersion => Remedy::Nothing,
-            _ => Remedy::Abort,
-        };
-        Self::new(remedy, error)
-    }
-
-    /// What it means that a coordinator cannot be asked, or cannot be understood.
-    pub(super) fn of_connection(error: BrokerError) -> Self {
-        let remedy = if error.may_pass() {
-            Remedy::FindCoordinator
-        } else {
-            Remedy::Nothing
-        };
-        Self::new(remedy, error)
-    }
-
     /// Whatever went wrong with a partition's records, it may have them or not.
     pub(super) fn of_partition(topic: &str, partition: i32, reason: impl Display) -> Self {
         Self::new(
@@ -80,16 +45,60 @@ impl StepError {
     }
 }
 
+/// Why a coordinator has not done what it was asked. All requests to coordinators may be repeated.
+#[derive(Debug, Error)]
+pub(super) enum Refusal {
+    /// It will do so in a moment.
+    #[error("{0}")]
+    Later(ResponseError),
+    /// Another broker is the coordinator now, or this one cannot be reached.
+    #[error("{0}")]
+    Elsewhere(String),
+    /// Asking again does not help.
+    #[error(transparent)]
+    Final(#[from] StepError),
+}
+
+impl Refusal {
+    /// What an answer of a coordinator means.
+    pub(super) fn of(error: ResponseError) -> Self {
+        use ResponseError as E;
+        let remedy = match error {
+            E::ConcurrentTransactions | E::CoordinatorLoadInProgress | E::RequestTimedOut => {
+                return Self::Later(error);
+            }
+            E::CoordinatorNotAvailable | E::NotCoordinator | E::NetworkException => {
+                return Self::Elsewhere(error.to_string());
+            }
+            E::ProducerFenced | E::InvalidProducerEpoch => Remedy::Fenced,
+            E::InvalidTxnState | E::InvalidProducerIdMapping => Remedy::Replace,
+            E::TransactionalIdAuthorizationFailed
+            | E::ClusterAuthorizationFailed
+            | E::InvalidTransactionTimeout
+            | E::UnsupportedVersion => Remedy::Nothing,
+            _ => Remedy::Abort,
+        };
+        Self::Final(StepError::new(remedy, error))
+    }
+
+    /// What it means that a coordinator cannot be asked, or cannot be understood.
+    pub(super) fn of_connection(error: &BrokerError) -> Self {
+        if error.may_pass() {
+            Self::Elsewhere(error.to_string())
+        } else {
+            Self::Final(StepError::new(Remedy::Nothing, error))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn each_answer_of_a_coordinator_has_its_remedy() {
+    fn what_does_not_pass_by_itself_has_its_remedy() {
         use ResponseError as E;
         for (error, remedy) in [
-            (E::ConcurrentTransactions, Remedy::TryAgain),
-            (E::NotCoordinator, Remedy::FindCoordinator),
             (E::ProducerFenced, Remedy::Fenced),
             (E::InvalidProducerEpoch, Remedy::Fenced),
             (E::InvalidTxnState, Remedy::Replace),
@@ -100,17 +109,23 @@ mod tests {
             (E::UnknownTopicOrPartition, Remedy::Abort),
             (E::TopicAuthorizationFailed, Remedy::Abort),
         ] {
-            assert_eq!(StepError::of_coordinator(error).remedy, remedy, "{error}");
+            let refusal = Refusal::of(error);
+            let found = matches!(&refusal, Refusal::Final(step) if step.remedy == remedy);
+            assert!(found, "{error}: {refusal:?}");
         }
     }
 
     #[test]
-    fn a_coordinator_that_is_away_is_looked_for_again() {
-        assert_eq!(
-            StepError::of_connection(BrokerError::Timeout).remedy,
-            Remedy::FindCoordinator
-        );
-        let refused = BrokerError::Credentials("no".to_owned());
-        assert_eq!(StepError::of_connection(refused).remedy, Remedy::Nothing);
+    fn a_coordinator_that_is_busy_or_away_is_asked_again() {
+        let busy = Refusal::of(ResponseError::ConcurrentTransactions);
+        assert!(matches!(busy, Refusal::Later(_)), "{busy:?}");
+        for away in [
+            Refusal::of(ResponseError::NotCoordinator),
+            Refusal::of_connection(&BrokerError::Timeout),
+        ] {
+            assert!(matches!(away, Refusal::Elsewhere(_)), "{away:?}");
+        }
+        let refused = Refusal::of_connection(&BrokerError::Credentials("no".to_owned()));
+        assert!(matches!(refused, Refusal::Final(_)), "{refused:?}");
     }
 }

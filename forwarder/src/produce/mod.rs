@@ -7,9 +7,10 @@
 //!
 //! There is one way out of whatever goes wrong with records on their way: the transaction is given up, by asking the coordinator for
 //! the next epoch of the producer's id. That aborts what is open, keeps requests that are still under way from being carried out
-//! late, and begins the numbering of batches anew. No batch is ever sent twice, so none is ever written twice. Requests to coordinators
-//! may be repeated; where an answer to one was lost, a new epoch is begun behind the commit, lest the first copy be carried out in the
-//! middle of the next transaction (what KIP-890 does for each transaction).
+//! late, and begins the numbering of batches anew. A batch is sent again only after its broker has answered that it does not take it
+//! now, with the number it had, so that none is written twice. Requests to coordinators may be repeated; where an answer to one was
+//! lost, a new epoch is begun behind the commit, lest the first copy be carried out in the middle of the next transaction (what KIP-890
+//! does for each transaction).
 
 mod accumulator;
 mod batch;
@@ -17,6 +18,7 @@ mod error;
 mod partitions;
 mod session;
 mod transaction;
+mod write;
 
 use kafka_protocol::messages::TopicName;
 use kafka_protocol::protocol::StrBytes;

@@ -1,15 +1,15 @@
 //! What coordinator and brokers know of the partitions that are written to. Pure.
 
-use std::collections::HashMap;
+use super::accumulator::TopicId;
 
-use kafka_protocol::messages::TopicName;
-
-/// The partitions of this epoch of the producer.
+/// The partitions of this epoch of the producer, by topic and number.
 #[derive(Debug, Default)]
-pub(super) struct Partitions(HashMap<(TopicName, i32), Partition>);
+pub(super) struct Partitions(Vec<Vec<Partition>>);
 
-#[derive(Debug, Default)]
-struct Partition {
+#[derive(Debug, Clone, Default)]
+pub(super) struct Partition {
+    /// The broker that leads it, where that is known.
+    pub(super) leader: Option<i32>,
     /// Number of the next record: the broker refuses batches that do not follow one another.
     next_sequence: i32,
     /// Whether the coordinator knows that the transaction writes to it.
@@ -17,32 +17,50 @@ struct Partition {
 }
 
 impl Partitions {
-    /// The transaction writes to a partition; whether for the first time.
-    pub(super) fn add(&mut self, topic: &TopicName, partition: i32) -> bool {
-        !std::mem::replace(&mut self.of(topic, partition).is_added, true)
+    pub(super) fn of(&mut self, topic: TopicId, partition: usize) -> &mut Partition {
+        at(at(&mut self.0, topic.0), partition)
     }
 
-    /// The number of the first of so many further records.
-    pub(super) fn number(&mut self, topic: &TopicName, partition: i32, records: i32) -> i32 {
-        let next = &mut self.of(topic, partition).next_sequence;
-        std::mem::replace(next, following(*next, records))
+    /// The broker that leads a partition, where that is known.
+    pub(super) fn leader(&self, topic: TopicId, partition: usize) -> Option<i32> {
+        self.0.get(topic.0)?.get(partition)?.leader
     }
 
     /// The next transaction has to add its partitions again.
     pub(super) fn transaction_ended(&mut self) {
-        for partition in self.0.values_mut() {
-            partition.is_added = false;
-        }
+        let all = self.0.iter_mut().flatten();
+        all.for_each(|it| it.is_added = false);
     }
 
     /// Brokers begin to count anew with each epoch.
     pub(super) fn epoch_begun(&mut self) {
         self.0.clear();
     }
+}
 
-    fn of(&mut self, topic: &TopicName, partition: i32) -> &mut Partition {
-        self.0.entry((topic.clone(), partition)).or_default()
+impl Partition {
+    /// The transaction writes to it; whether for the first time.
+    pub(super) fn add(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_added, true)
     }
+
+    /// The number of the first of so many further records.
+    pub(super) fn number(&mut self, records: i32) -> i32 {
+        let next = following(self.next_sequence, records);
+        std::mem::replace(&mut self.next_sequence, next)
+    }
+}
+
+/// The number of a partition as the protocol has it.
+pub(super) fn index_of(partition: usize) -> i32 {
+    i32::try_from(partition).unwrap_or(i32::MAX)
+}
+
+fn at<T: Clone + Default>(all: &mut Vec<T>, index: usize) -> &mut T {
+    if all.len() <= index {
+        all.resize(index + 1, T::default());
+    }
+    &mut all[index]
 }
 
 /// Sequence numbers go on with 0 after the largest.
@@ -53,21 +71,19 @@ fn following(sequence: i32, records: i32) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::produce::topic_name;
 
     #[test]
     fn numbers_go_on_over_transactions_and_begin_anew_with_an_epoch() {
-        let (a, mut partitions) = (topic_name("a"), Partitions::default());
-        assert!(partitions.add(&a, 0) && partitions.add(&a, 1));
-        assert!(!partitions.add(&a, 0));
-        let number = |partitions: &mut Partitions, records| partitions.number(&a, 0, records);
-        assert_eq!([2, 3].map(|it| number(&mut partitions, it)), [0, 2]);
+        let (a, mut partitions) = (TopicId(3), Partitions::default());
+        assert!(partitions.of(a, 0).add() && partitions.of(a, 1).add());
+        assert!(!partitions.of(a, 0).add());
+        assert_eq!([2, 3].map(|it| partitions.of(a, 0).number(it)), [0, 2]);
         partitions.transaction_ended();
-        assert!(partitions.add(&a, 0));
-        assert_eq!(number(&mut partitions, 1), 5);
+        assert!(partitions.of(a, 0).add());
+        assert_eq!(partitions.of(a, 0).number(1), 5);
         partitions.epoch_begun();
-        assert!(partitions.add(&a, 0));
-        assert_eq!(number(&mut partitions, 1), 0);
+        assert!(partitions.of(a, 0).add());
+        assert_eq!(partitions.of(a, 0).number(1), 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A transactional producer's conversations: with whom, and again when somebody else answers now.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,8 +13,9 @@ use ofa_crds::kafka::KafkaSettings;
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
+use super::accumulator::TopicId;
 use super::batch::ProducerIdentity;
-use super::error::{Remedy, StepError};
+use super::error::{Refusal, StepError};
 use super::partitions::Partitions;
 use crate::kafka::{
     BrokerError, Connection, METADATA_VERSIONS, Security, addresses, brokers_of, metadata_request,
@@ -64,7 +65,6 @@ pub(crate) struct Session {
     brokers: BTreeMap<i32, String>,
     connections: HashMap<String, (Connection, Instant)>,
     coordinators: BTreeMap<Coordinator, String>,
-    leaders: HashMap<TopicName, Vec<Option<i32>>>,
     pub(super) problem: Problem,
 }
 
@@ -86,7 +86,6 @@ impl Session {
             brokers: BTreeMap::new(),
             connections: HashMap::new(),
             coordinators: BTreeMap::new(),
-            leaders: HashMap::new(),
             problem: Problem::default(),
         })
     }
@@ -95,27 +94,28 @@ impl Session {
         self.problem.clone()
     }
 
-    /// Asks a coordinator until it has an answer that `judge` does not want repeated.
+    /// Asks a coordinator until it has an answer that stands by what `judge` says.
     pub(super) async fn ask_coordinator<R: Request>(
         &mut self,
         coordinator: Coordinator,
         request: &R,
         versions: RangeInclusive<i16>,
-        judge: impl Fn(&R::Response) -> Result<(), StepError>,
+        judge: impl Fn(&R::Response) -> Result<(), Refusal>,
     ) -> Result<R::Response, StepError> {
         let mut rest = REST;
         loop {
             let asked = self.ask_once(coordinator, request, versions.clone()).await;
             let answered = asked.and_then(|answer| judge(&answer).map(|()| answer));
-            match &answered {
-                Err(error) if error.remedy == Remedy::TryAgain => {}
-                Err(error) if error.remedy == Remedy::FindCoordinator => {
-                    self.coordinators.remove(&coordinator);
-                    rest = MAX_REST;
-                }
-                _ => return answered,
+            let refusal = match answered {
+                Ok(answer) => return Ok(answer),
+                Err(Refusal::Final(error)) => return Err(error),
+                Err(refusal) => refusal,
+            };
+            if let Refusal::Elsewhere(_) = refusal {
+                self.coordinators.remove(&coordinator);
+                rest = MAX_REST;
             }
-            *self.problem.lock() = answered.err().map(|error| error.to_string());
+            *self.problem.lock() = Some(refusal.to_string());
             sleep(rest).await;
             rest = (2 * rest).min(MAX_REST);
         }
@@ -126,17 +126,17 @@ impl Session {
         coordinator: Coordinator,
         request: &R,
         versions: RangeInclusive<i16>,
-    ) -> Result<R::Response, StepError> {
+    ) -> Result<R::Response, Refusal> {
         let address = match self.coordinators.get(&coordinator) {
             Some(address) => address.clone(),
             None => self.find(coordinator).await?,
         };
         let asked = self.ask(&address, request, versions).await;
         self.is_doubtful |= asked.is_err();
-        asked.map_err(StepError::of_connection)
+        asked.map_err(|error| Refusal::of_connection(&error))
     }
 
-    async fn find(&mut self, coordinator: Coordinator) -> Result<String, StepError> {
+    async fn find(&mut self, coordinator: Coordinator) -> Result<String, Refusal> {
         let key = match coordinator {
             Coordinator::Group => &self.settings.consumer_group,
             Coordinator::Transaction => &self.settings.transactional_id,
@@ -145,9 +145,9 @@ impl Session {
             .with_key(StrBytes::from_string(key.clone()))
             .with_key_type(coordinator as i8);
         let asked = self.ask_any(&request, FIND_COORDINATOR_VERSIONS).await;
-        let answer = asked.map_err(StepError::of_connection)?;
+        let answer = asked.map_err(|error| Refusal::of_connection(&error))?;
         if let Some(error) = answer.error_code.err() {
-            return Err(StepError::of_coordinator(error));
+            return Err(Refusal::of(error));
         }
         let address = format!("{}:{}", answer.host, answer.port);
         self.coordinators.insert(coordinator, address.clone());
@@ -249,39 +249,27 @@ impl Session {
         answers.into_iter().map(keep).collect()
     }
 
-    /// The broker that leads a partition.
-    pub(super) fn leader(&self, topic: &TopicName, partition: i32) -> Option<i32> {
-        let partition = usize::try_from(partition).ok()?;
-        *self.leaders.get(topic)?.get(partition)?
-    }
-
-    /// Leaders may have changed.
-    pub(super) fn forget_leaders(&mut self) {
-        self.leaders.clear();
-    }
-
     /// Asks who leads the partitions of these topics.
     pub(super) async fn find_leaders(
         &mut self,
-        topics: BTreeSet<TopicName>,
+        topics: BTreeMap<TopicName, TopicId>,
     ) -> Result<(), BrokerError> {
-        let request = metadata_request(topics);
+        let request = metadata_request(topics.keys().cloned());
         let answer = self.ask_any(&request, METADATA_VERSIONS).await?;
         self.brokers = brokers_of(&answer);
         self.connections
             .retain(|_, (_, used)| used.elapsed() < IDLE);
         for topic in answer.topics {
-            let Some(name) = topic.name else { continue };
-            let leaders = self.leaders.entry(name).or_default();
+            let Some(id) = topic.name.and_then(|name| topics.get(&name)) else {
+                continue;
+            };
             for partition in topic.partitions {
                 let Ok(index) = usize::try_from(partition.partition_index) else {
                     continue;
                 };
-                if leaders.len() <= index {
-                    leaders.resize(index + 1, None);
-                }
-                let leader = partition.leader_id.0;
-                leaders[index] = self.brokers.contains_key(&leader).then_some(leader);
+                let leader = Some(partition.leader_id.0);
+                let leader = leader.filter(|it| self.brokers.contains_key(it));
+                self.partitions.of(*id, index).leader = leader;
             }
         }
         Ok(())

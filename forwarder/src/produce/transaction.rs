@@ -1,26 +1,24 @@
 //! The steps of a transaction, each a request or two.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::error::{ParseResponseErrorCode as _, ResponseError};
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, EndTxnRequest, GroupId,
-    InitProducerIdRequest, ProduceRequest, ProduceResponse, ProducerId, TopicName, TransactionalId,
-    TxnOffsetCommitRequest,
+    InitProducerIdRequest, ProducerId, TopicName, TransactionalId, TxnOffsetCommitRequest,
 };
 use kafka_protocol::protocol::StrBytes;
-use tokio::time::sleep;
 
 use super::accumulator::Outgoing;
 use super::batch::ProducerIdentity;
-use super::error::{Remedy, StepError};
+use super::error::{Refusal, StepError};
+use super::partitions::index_of;
 use super::session::{Coordinator, Session};
 use super::topic_name;
 
@@ -31,19 +29,9 @@ const ADD_PARTITIONS_VERSIONS: RangeInclusive<i16> = 0..=3;
 const ADD_OFFSETS_VERSIONS: RangeInclusive<i16> = 0..=3;
 const TXN_OFFSET_COMMIT_VERSIONS: RangeInclusive<i16> = 3..=3;
 const END_TXN_VERSIONS: RangeInclusive<i16> = 0..=3;
-const PRODUCE_VERSIONS: RangeInclusive<i16> = 3..=9;
-
-/// All replicas in sync have a record before it counts.
-const ACKS_ALL: i16 = -1;
-
-/// How long a broker waits for those replicas.
-const REPLICATION: Duration = Duration::from_secs(30);
 
 /// How long a topic just created may be unknown to a broker, or without leader.
-const PROPAGATION: Duration = Duration::from_secs(30);
-
-/// Rest before it is asked again who leads a partition.
-const LEADER_REST: Duration = Duration::from_millis(50);
+pub(super) const PROPAGATION: Duration = Duration::from_secs(30);
 
 /// What stands for a producer that Kafka is to give an identity.
 const NOBODY: ProducerIdentity = ProducerIdentity { id: -1, epoch: -1 };
@@ -98,7 +86,7 @@ impl Session {
         }
     }
 
-    fn id(&self) -> TransactionalId {
+    pub(super) fn id(&self) -> TransactionalId {
         TransactionalId(StrBytes::from_string(
             self.settings.transactional_id.clone(),
         ))
@@ -108,7 +96,7 @@ impl Session {
         GroupId(StrBytes::from_string(self.settings.consumer_group.clone()))
     }
 
-    fn identity(&self) -> ProducerIdentity {
+    pub(super) fn identity(&self) -> ProducerIdentity {
         self.identity.unwrap_or(NOBODY)
     }
 
@@ -120,7 +108,6 @@ impl Session {
         if self.identity.is_some() {
             self.add_offsets().await?;
         }
-        self.forget_leaders();
         let timeout = self.settings.transaction_timeout.as_millis();
         let request = InitProducerIdRequest::default()
             .with_transactional_id(Some(self.id()))
@@ -141,34 +128,12 @@ impl Session {
         Ok(())
     }
 
-    /// Whatever fails once the first records are sent, the transaction has to be aborted.
-    async fn write(&mut self, batches: Vec<Outgoing>) -> Result<(), StepError> {
-        self.add_partitions(&batches).await?;
-        self.know_leaders(&batches).await?;
-        let sent = batches.len();
-        let requests = self.produce_requests(batches)?;
-        let answers = self
-            .ask_brokers(requests, PRODUCE_VERSIONS, REPLICATION)
-            .await;
-        let mut written = 0;
-        for (broker, answer) in answers {
-            let unknown =
-                |error| StepError::new(Remedy::Abort, format!("broker {broker}: {error}"));
-            written += count_written(&answer.map_err(unknown)?)?;
-        }
-        if written == sent {
-            return Ok(());
-        }
-        let reason = format!("brokers tell of {written} partitions, and {sent} were written to");
-        Err(StepError::new(Remedy::Abort, reason))
-    }
-
-    async fn add_partitions(&mut self, batches: &[Outgoing]) -> Result<(), StepError> {
+    pub(super) async fn add_partitions(&mut self, batches: &[Outgoing]) -> Result<(), StepError> {
         let mut topics: BTreeMap<&TopicName, Vec<i32>> = BTreeMap::new();
         for batch in batches {
-            if self.partitions.add(&batch.topic, batch.partition) {
-                let partitions = topics.entry(&batch.topic).or_default();
-                partitions.push(batch.partition);
+            if self.partitions.of(batch.topic, batch.partition).add() {
+                let partitions = topics.entry(&batch.name).or_default();
+                partitions.push(index_of(batch.partition));
             }
         }
         if topics.is_empty() {
@@ -194,63 +159,6 @@ impl Session {
         })
         .await?;
         Ok(())
-    }
-
-    async fn know_leaders(&mut self, batches: &[Outgoing]) -> Result<(), StepError> {
-        let (deadline, mut asked) = (Instant::now() + PROPAGATION, false);
-        loop {
-            let unknown = batches
-                .iter()
-                .filter(|batch| self.leader(&batch.topic, batch.partition).is_none());
-            let topics: BTreeSet<TopicName> = unknown.map(|batch| batch.topic.clone()).collect();
-            if topics.is_empty() || Instant::now() >= deadline {
-                return Ok(());
-            }
-            if asked {
-                sleep(LEADER_REST).await;
-            }
-            asked = true;
-            let found = self.find_leaders(topics).await;
-            found.map_err(|error| StepError::new(Remedy::Abort, error))?;
-        }
-    }
-
-    fn produce_requests(
-        &mut self,
-        batches: Vec<Outgoing>,
-    ) -> Result<BTreeMap<i32, ProduceRequest>, StepError> {
-        let mut by_leader: BTreeMap<i32, BTreeMap<TopicName, Vec<PartitionProduceData>>> =
-            BTreeMap::new();
-        for batch in batches {
-            let (topic, partition) = (batch.topic.clone(), batch.partition);
-            let leader = self.leader(&topic, partition).ok_or_else(|| {
-                StepError::of_partition(&topic.0, partition, "no broker leads it now")
-            })?;
-            let records = batch.batch;
-            let sequence = self.partitions.number(&topic, partition, records.count());
-            let data = PartitionProduceData::default()
-                .with_index(partition)
-                .with_records(Some(records.finish(self.identity(), sequence)));
-            let topics = by_leader.entry(leader).or_default();
-            topics.entry(topic).or_default().push(data);
-        }
-        let timeout = i32::try_from(REPLICATION.as_millis()).unwrap_or(i32::MAX);
-        let request = |topics: BTreeMap<TopicName, Vec<PartitionProduceData>>| {
-            let topics = topics.into_iter().map(|(name, partitions)| {
-                TopicProduceData::default()
-                    .with_name(name)
-                    .with_partition_data(partitions)
-            });
-            ProduceRequest::default()
-                .with_transactional_id(Some(self.id()))
-                .with_acks(ACKS_ALL)
-                .with_timeout_ms(timeout)
-                .with_topic_data(topics.collect())
-        };
-        let requests = by_leader.into_iter();
-        Ok(requests
-            .map(|(leader, topics)| (leader, request(topics)))
-            .collect())
     }
 
     async fn commit(&mut self, consumed: &ConsumedOffsets) -> Result<(), StepError> {
@@ -319,45 +227,27 @@ impl Session {
         &mut self,
         request: &R,
         versions: RangeInclusive<i16>,
-        judge: impl Fn(&R::Response) -> Result<(), StepError>,
+        judge: impl Fn(&R::Response) -> Result<(), Refusal>,
     ) -> Result<R::Response, StepError> {
         self.ask_coordinator(Coordinator::Transaction, request, versions, judge)
             .await
     }
 }
 
-fn judge(code: i16) -> Result<(), StepError> {
-    match code.err() {
-        None => Ok(()),
-        Some(error) => Err(StepError::of_coordinator(error)),
-    }
+fn judge(code: i16) -> Result<(), Refusal> {
+    code.err().map_or(Ok(()), |error| Err(Refusal::of(error)))
 }
 
 /// What it means for a transaction that one of its partitions has this answer.
-fn judge_partition(code: i16, may_be_new: bool) -> Result<(), StepError> {
+fn judge_partition(code: i16, may_be_new: bool) -> Result<(), Refusal> {
     match code.err() {
         // Another partition is why.
         Some(ResponseError::OperationNotAttempted) => Ok(()),
         Some(error @ ResponseError::UnknownTopicOrPartition) if may_be_new => {
-            Err(StepError::new(Remedy::TryAgain, error))
+            Err(Refusal::Later(error))
         }
         _ => judge(code),
     }
-}
-
-/// How many partitions have taken their records; fails with the first that has not.
-fn count_written(answer: &ProduceResponse) -> Result<usize, StepError> {
-    let mut written = 0;
-    for topic in &answer.responses {
-        for partition in &topic.partition_responses {
-            if let Some(error) = partition.error_code.err() {
-                let (name, index) = (&topic.name.0, partition.index);
-                return Err(StepError::of_partition(name, index, error));
-            }
-            written += 1;
-        }
-    }
-    Ok(written)
 }
 
 #[cfg(test)]
@@ -367,11 +257,12 @@ mod tests {
     #[test]
     fn a_topic_that_nobody_knows_may_be_new_and_is_gone_after_a_while() {
         let unknown = ResponseError::UnknownTopicOrPartition.code();
-        let remedy = |code, may_be_new| judge_partition(code, may_be_new).map_err(|it| it.remedy);
-        assert_eq!(remedy(unknown, true), Err(Remedy::TryAgain));
-        assert_eq!(remedy(unknown, false), Err(Remedy::Abort));
+        let new = judge_partition(unknown, true);
+        assert!(matches!(new, Err(Refusal::Later(_))), "{new:?}");
+        let gone = judge_partition(unknown, false);
+        assert!(matches!(gone, Err(Refusal::Final(_))), "{gone:?}");
         let not_attempted = ResponseError::OperationNotAttempted.code();
-        assert_eq!(remedy(not_attempted, false), Ok(()));
-        assert_eq!(remedy(0, false), Ok(()));
+        assert!(judge_partition(not_attempted, false).is_ok());
+        assert!(judge_partition(0, false).is_ok());
     }
 }

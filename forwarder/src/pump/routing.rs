@@ -77,7 +77,9 @@ impl Pump {
             poison_log,
             ..
         } = state;
-        let record = match chunk.get(*at) {
+        // Borrowed: to move it out is to read in whole what was just written in parts, and the processor waits for that.
+        let taken = chunk.get(*at);
+        let record = match &taken {
             Taken::Record(record) => record,
             Taken::Error { partition, error } => {
                 metrics.kafka_error();
@@ -95,9 +97,9 @@ impl Pump {
         let Some(tenure) = tracker.tenure(record.partition) else {
             return Progress::Done;
         };
-        let result = match encoder.route(&record, hash, shards.map()) {
-            Ok(routed) => match targets(shards, tracker, &record, &routed) {
-                Some(targets) => deliver(encoder, shards, &record, &routed, tenure, targets),
+        let result = match encoder.route(record, hash, shards.map()) {
+            Ok(routed) => match targets(shards, tracker, record, &routed) {
+                Some(targets) => deliver(encoder, shards, record, &routed, tenure, targets),
                 None => {
                     *at -= 1;
                     return Progress::Blocked;
@@ -110,14 +112,14 @@ impl Pump {
                 *at -= 1;
                 return Progress::Blocked;
             }
-            let (sink, span) = letters.send(&record, tenure, *poison);
+            let (sink, span) = letters.send(record, tenure, *poison);
             tracker.handed_over(sink, &[span]);
         }
         tracker.taken(record.partition, record.offset);
         match result {
             Ok(Some(ripe)) => self.flush(ripe),
             Ok(None) => {}
-            Err(poison) => pass_over(&record, poison, metrics, poison_log),
+            Err(poison) => pass_over(record, poison, metrics, poison_log),
         }
         Progress::Done
     }

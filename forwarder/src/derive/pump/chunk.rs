@@ -1,6 +1,5 @@
 //! The pump's part that derives the records of a chunk.
 
-use std::io::Write as _;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ofa_crds::cursor::{MOVED_FROM_HEADER, SOURCE_HEADER};
@@ -20,6 +19,14 @@ use crate::route::{Poison, Record, TimestampKind};
 
 impl Pump {
     pub(super) fn derive_chunk(&mut self) -> Result<(), DeriveError> {
+        let derived = self.derive_all();
+        // At once: to count each would have the processor wait, every time, until all that it writes has reached memory.
+        let written = std::mem::take(&mut self.state.chunk_written);
+        self.derived.written.inc_by(written);
+        derived
+    }
+
+    fn derive_all(&mut self) -> Result<(), DeriveError> {
         let (mut at, mut map_is_new) = (0, false);
         while at < self.state.chunk.len() {
             match self.derive_next(at, map_is_new) {
@@ -67,7 +74,9 @@ impl Pump {
     /// Derives one record; false when the map has to be as new as the record first.
     fn derive_next(&mut self, at: usize, map_is_new: bool) -> Result<bool, WriteError> {
         let state = &mut self.state;
-        let record = match state.chunk.get(at) {
+        // Borrowed: to move it out is to read in whole what was just written in parts, and the processor waits for that.
+        let taken = state.chunk.get(at);
+        let record = match &taken {
             Taken::Record(record) => record,
             Taken::Error { partition, error } => {
                 self.metrics.kafka_error();
@@ -81,12 +90,12 @@ impl Pump {
         if !state.assigned.contains(&record.partition) {
             return Ok(true);
         }
-        match route(&record, &self.table, self.format, &mut state.buffer) {
+        match route(record, &self.table, self.format, &mut state.buffer) {
             Ok(Joined::Unknown) if !map_is_new => return Ok(false),
             Ok(Joined::Unknown | Joined::Nowhere) => {
                 self.derived.unmatched.inc();
             }
-            Err(poison) => pass_over(&record, poison, &self.metrics, &mut state.log),
+            Err(poison) => pass_over(record, poison, &self.metrics, &mut state.log),
             Ok(Joined::To(routed)) => {
                 if !self.writer.is_open() {
                     self.writer.begin();
@@ -97,7 +106,7 @@ impl Pump {
                 let before = routed.last.filter(|_| is_new);
                 let name = |group| self.topics.name(&self.table, group);
                 let before = before.map(name).filter(|it| *it != name(routed.group));
-                let source = source_of(&self.topic, &record, &mut state.cursor);
+                let source = source_of(&self.topic, record, &mut state.cursor);
                 let moved_from = before.as_deref().map(moved_from);
                 let further = [source, moved_from.unwrap_or_default()];
                 let topic = self.topics.get(routed.group).ok_or_else(gone)?;
@@ -105,7 +114,7 @@ impl Pump {
                 let derived = NewRecord {
                     key: routed.asset.as_bytes(),
                     value: routed.value,
-                    timestamp_ms: timestamp(&record),
+                    timestamp_ms: timestamp(record),
                     headers: state.chunk.headers(at),
                     further: &further[..1 + usize::from(moved_from.is_some())],
                 };
@@ -120,7 +129,7 @@ impl Pump {
                 }
                 state.touched.mark(routed.group.index(), partition);
                 state.written += 1;
-                self.derived.written.inc();
+                state.chunk_written += 1;
             }
         }
         state.positions.taken(record.partition, record.offset);
@@ -164,8 +173,11 @@ fn source_of<'a>(
     buffer: &'a mut Vec<u8>,
 ) -> (&'static [u8], &'a [u8]) {
     buffer.clear();
-    // Writing to memory cannot fail.
-    let _ = write!(buffer, "{topic}/{}/{}", record.partition, record.offset);
+    buffer.extend_from_slice(topic.as_bytes());
+    buffer.push(b'/');
+    buffer.extend_from_slice(itoa::Buffer::new().format(record.partition).as_bytes());
+    buffer.push(b'/');
+    buffer.extend_from_slice(itoa::Buffer::new().format(record.offset).as_bytes());
     (SOURCE_HEADER.as_bytes(), buffer)
 }
 

@@ -76,11 +76,15 @@ pub(crate) struct State {
     chunk: Chunk,
     positions: Positions,
     assigned: BTreeSet<i32>,
+    /// Partitions that the group has taken away, and when each is let go.
+    leaving: Vec<(Instant, Vec<i32>)>,
     buffer: Vec<u8>,
     cursor: Vec<u8>,
     /// Records in the open transaction, and since when it is open or the last one was committed.
     written: u64,
     since: Instant,
+    /// Records written of the chunk at hand.
+    chunk_written: u64,
     /// Partitions that the open transaction has written to.
     touched: Touched,
     /// Assets that the open transaction has written to another group than before, and which that was.
@@ -101,9 +105,11 @@ impl State {
             chunk: Chunk::new(),
             positions: Positions::default(),
             assigned: BTreeSet::new(),
+            leaving: Vec::new(),
             buffer: Vec::with_capacity(4096),
             cursor: Vec::with_capacity(256),
             written: 0,
+            chunk_written: 0,
             touched: Touched::default(),
             moved: Vec::new(),
             since: now,
@@ -156,7 +162,7 @@ impl Pump {
                 self.on_rebalance(rebalance)?;
             }
         }
-        Ok(())
+        self.finish_leaving()
     }
 
     fn on_rebalance(&mut self, rebalance: Rebalance) -> Result<(), DeriveError> {
@@ -169,13 +175,28 @@ impl Pump {
                 self.state.assigned.extend(partitions);
             }
             Rebalance::Revoke(partitions) => {
-                self.commit()?;
-                self.let_go(&partitions)?;
+                let due = Instant::now() + self.source.time_to_let_go();
+                self.state.leaving.push((due, partitions));
             }
             Rebalance::Lost(partitions) => {
                 self.let_go(&partitions)?;
                 self.give_up()?;
             }
+        }
+        Ok(())
+    }
+
+    /// Lets go what the group has taken away, once it is time to.
+    fn finish_leaving(&mut self) -> Result<(), DeriveError> {
+        let now = Instant::now();
+        let due: Vec<_> = self
+            .state
+            .leaving
+            .extract_if(.., |(due, _)| *due <= now)
+            .collect();
+        for (_, partitions) in due {
+            self.commit()?;
+            self.let_go(&partitions)?;
         }
         Ok(())
     }
