@@ -53,11 +53,16 @@ pub async fn start(
 /// # Errors
 /// When Kafka does not take it.
 pub fn register(broker: &Broker, asset: &str, workcenter: &str) -> Result<()> {
+    broker.produce(MAP, &[map_record(asset, workcenter)])
+}
+
+/// What the map has of an asset in a work centre.
+#[must_use]
+pub fn map_record(asset: &str, workcenter: &str) -> Record {
     let value = json!({ "UNS_LEVELS": { "workcenter": workcenter } }).to_string();
-    let record = Record {
+    Record {
         key: Some(asset.into()),
         value: Some(value.into()),
         partition: 0,
-    };
-    broker.produce(MAP, &[record])
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ofa_crds::GroupName;
-use ofa_e2e::engine::{MAP, register};
+use ofa_e2e::engine::{MAP, map_record, register};
 use ofa_e2e::kafka::{Broker, Record};
 use ofa_e2e::process::Process;
 use ofa_e2e::{engine, tools, wait};
@@ -35,6 +35,9 @@ const ASSETS: usize = 40;
 
 /// Long enough for a member to be missed and a transaction of a dead one to be given up, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(90);
+
+/// What a platform gives a program to end in, on a busy machine: less than the group waits for one that has gone without a word.
+const GRACE: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_it_loses_and_repeats_nothing() -> Result<()> {
@@ -155,13 +158,8 @@ async fn broker_with_assets(folder: &Path) -> Result<Broker> {
     let broker = Broker::start(folder).await?;
     broker.create_topic(SOURCE, PARTITIONS).await?;
     broker.create_topic(MAP, 1).await?;
-    for asset in 0..ASSETS {
-        register(
-            &broker,
-            &format!("asset-{asset}"),
-            GROUPS[asset % GROUPS.len()],
-        )?;
-    }
+    let entry = |asset| map_record(&format!("asset-{asset}"), GROUPS[asset % GROUPS.len()]);
+    broker.produce(MAP, &(0..ASSETS).map(entry).collect::<Vec<_>>())?;
     Ok(broker)
 }
 
@@ -198,12 +196,7 @@ fn each_once_in_order(
 #[tokio::test(flavor = "multi_thread")]
 async fn one_whose_name_another_has_taken_ends() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let broker = Broker::start(folder.path()).await?;
-    broker.create_topic(SOURCE, PARTITIONS).await?;
-    broker.create_topic(MAP, 1).await?;
-    for (asset, group) in GROUPS.iter().enumerate() {
-        register(&broker, &format!("asset-{asset}"), group)?;
-    }
+    let broker = broker_with_assets(folder.path()).await?;
     let mut first = Member::start(&broker, "d1", folder.path()).await?;
     let load = Load::start(&broker);
     let heir = Member::start(&broker, "d1", folder.path()).await?;
@@ -212,6 +205,27 @@ async fn one_whose_name_another_has_taken_ends() -> Result<()> {
     load.stop()?;
     drop(heir);
     Ok(())
+}
+
+/// A member reads on for a moment what another is to have; when it is stopped then, nobody waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_stopped_while_it_hands_over_ends() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let broker = broker_with_assets(folder.path()).await?;
+    let mut one = Member::start(&broker, "d1", folder.path()).await?;
+    let load = Load::start(&broker);
+    sleep(Duration::from_secs(1)).await;
+    let stopped = async {
+        wait::until("the first to give partitions away", LIMIT, async || {
+            Ok(one.process.log().contains("Revoke("))
+        })
+        .await?;
+        one.process.terminate(GRACE).await
+    };
+    let (other, stopped) = tokio::join!(Member::start(&broker, "d2", folder.path()), stopped);
+    ensure!(stopped?.success(), "it did not end well");
+    sleep(Duration::from_secs(1)).await;
+    all_is_there_and_it_lives(&broker, load, &mut other?).await
 }
 
 /// What is wrong with an asset's events, in a few words.

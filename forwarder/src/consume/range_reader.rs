@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::source::{SourceError, SourceSettings};
+use super::error::SourceError;
+use super::source::SourceSettings;
 use crate::fetch::{Chunk, Fetcher, ReadAhead};
 
 /// Less than the main reader's, since memory is bounded by both together.

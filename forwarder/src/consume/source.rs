@@ -2,19 +2,18 @@
 
 use std::time::Duration;
 
-use ofa_crds::kafka::{KafkaSettings, KafkaSettingsError, WholeTopicError};
+use ofa_crds::kafka::KafkaSettings;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
-use thiserror::Error;
 use tracing::warn;
 
 use super::context::{Context, Rebalance};
+use super::error::SourceError;
 use super::membership;
 use super::range_reader::RangeReader;
 use crate::fetch::{Chunk, FetchSettings, Fetcher, ReadAhead};
-use crate::kafka::BrokerError;
 use crate::produce::ConsumedOffsets;
 
 /// How a group shares its partitions out.
@@ -37,59 +36,6 @@ pub(crate) struct SourceSettings {
     pub(crate) offset_reset: String,
     /// The name of this member, for the broker's logs.
     pub(crate) client_id: String,
-}
-
-/// Why Kafka cannot be read.
-#[derive(Debug, Error)]
-pub enum SourceError {
-    /// The settings are unusable.
-    #[error(transparent)]
-    Settings(#[from] KafkaSettingsError),
-    /// A topic cannot be read beside the group.
-    #[error(transparent)]
-    WholeTopic(#[from] WholeTopicError),
-    /// The broker does not answer.
-    #[error(
-        "Kafka at {brokers} cannot be reached ({source}); check KAFKA_BROKER and that the broker runs"
-    )]
-    Unreachable {
-        /// The address in use.
-        brokers: String,
-        /// librdkafka's reason.
-        source: KafkaError,
-    },
-    /// There is no such topic.
-    #[error(
-        "Kafka at {brokers} has no topic {topic}; create it, or set KAFKA_TOPIC to the one to read"
-    )]
-    NoTopic {
-        /// The address in use.
-        brokers: String,
-        /// The topic.
-        topic: String,
-    },
-    /// The broker shares no partitions out.
-    #[error(
-        "Kafka at {brokers} cannot share partitions out itself; KAFKA_GROUP_PROTOCOL=consumer (spec.groupProtocol of a ForwarderPool) takes Kafka 4.0 or newer with its feature group.version on; until then, set it to classic"
-    )]
-    NoGroupProtocol {
-        /// The address in use.
-        brokers: String,
-    },
-    /// The client can do nothing more; a new process can.
-    #[error("Kafka's client reports a fatal error: {0}; the forwarder has to be started again")]
-    Fatal(String),
-    /// The settings do not let a broker be read from.
-    #[error("Kafka cannot be read: {0}")]
-    Fetch(String),
-    /// Something the client refused to do.
-    #[error("Kafka's client cannot {what}: {source}")]
-    Client {
-        /// What was attempted.
-        what: &'static str,
-        /// librdkafka's reason.
-        source: KafkaError,
-    },
 }
 
 /// Records read ahead from each broker: one answer that is worked off, one that waits and one under way keep
@@ -136,6 +82,8 @@ pub(crate) struct Source {
     topic: String,
     brokers: String,
     starts_latest: bool,
+    /// The change that was told last, until it is carried out: librdkafka waits for that, also while it leaves the group.
+    under_way: Option<Rebalance>,
 }
 
 /// Where a partition stands.
@@ -146,12 +94,6 @@ pub(crate) struct Committed {
     pub(crate) offset: Option<i64>,
     /// What was committed with it.
     pub(crate) metadata: String,
-}
-
-impl From<BrokerError> for SourceError {
-    fn from(error: BrokerError) -> Self {
-        Self::Fetch(error.to_string())
-    }
 }
 
 impl Source {
@@ -182,6 +124,7 @@ impl Source {
             brokers: settings.kafka.brokers.clone(),
             starts_latest: settings.offset_reset == "latest",
             settings: settings.clone(),
+            under_way: None,
         })
     }
 
@@ -212,7 +155,7 @@ impl Source {
     }
 
     /// Lets librdkafka report, and returns what changed. Has to be called often.
-    pub(crate) fn events(&self) -> Result<Vec<Rebalance>, SourceError> {
+    pub(crate) fn events(&mut self) -> Result<Vec<Rebalance>, SourceError> {
         while let Some(event) = self.consumer.poll(Duration::ZERO) {
             match event {
                 // From before its partition was paused; the fetcher brings it too.
@@ -227,7 +170,11 @@ impl Source {
         if let Some(reason) = context.fatal() {
             return Err(SourceError::Fatal(reason));
         }
-        Ok(context.take_rebalances())
+        let rebalances = context.take_rebalances();
+        if let Some(last) = rebalances.last() {
+            self.under_way = Some(last.clone());
+        }
+        Ok(rebalances)
     }
 
     fn fatal(&self, code: RDKafkaErrorCode) -> SourceError {
@@ -280,7 +227,8 @@ impl Source {
     }
 
     /// Begins to read partitions, each at the offset given or else with its oldest record.
-    pub(crate) fn assign(&self, partitions: &[(i32, Option<i64>)]) -> Result<(), SourceError> {
+    pub(crate) fn assign(&mut self, partitions: &[(i32, Option<i64>)]) -> Result<(), SourceError> {
+        self.under_way = None;
         let ids: Vec<i32> = partitions.iter().map(|&(partition, _)| partition).collect();
         let list = self.list(&ids);
         self.client("take partitions", self.consumer.incremental_assign(&list))?;
@@ -304,7 +252,8 @@ impl Source {
     }
 
     /// Lets partitions go.
-    pub(crate) fn unassign(&self, partitions: &[i32]) -> Result<(), SourceError> {
+    pub(crate) fn unassign(&mut self, partitions: &[i32]) -> Result<(), SourceError> {
+        self.under_way = None;
         self.fetcher.remove(partitions);
         self.client(
             "let partitions go",
@@ -369,9 +318,10 @@ impl Source {
         self.consumer.context().close();
     }
 
-    /// Carries out what was noted and nobody will carry out any more.
-    fn settle(&self) {
-        for rebalance in self.consumer.context().take_rebalances() {
+    /// Carries out what nobody will carry out any more.
+    fn settle(&mut self) {
+        let noted = self.consumer.context().take_rebalances();
+        for rebalance in self.under_way.take().into_iter().chain(noted) {
             let done = match rebalance {
                 Rebalance::Assign(new) => self.consumer.incremental_assign(&self.list(&new)),
                 Rebalance::Revoke(gone) | Rebalance::Lost(gone) => {
