@@ -11,7 +11,7 @@
 //! | `fan-out CLIENTS ASSETS EVENTS` | each client listens to one of the assets, each asset has EVENTS events: deliveries a second, CPU seconds for a million |
 //! | `idle CLIENTS` | memory of the service for each client that waits |
 //! | `storm CLIENTS EVENTS` | all clients come back at once, each having missed EVENTS events: seconds until all have all |
-//! | `latency CLIENTS ASSETS RATE SECONDS` | RATE deliveries a second: milliseconds from the producer's call to the client |
+//! | `latency CLIENTS ASSETS RATE SECONDS [STOPPED]` | RATE deliveries a second: milliseconds from the producer's call to the client; with STOPPED, once more beside so many clients of the first asset whose process is stopped |
 //! | `stopped CLIENTS STOPPED EVENTS` | deliveries a second to CLIENTS clients of one asset: alone, while the buffers of STOPPED more whose process is stopped fill up, when the service has closed these, and when their process has ended |
 //!
 //! `stopped` writes EVENTS events at a time, ten times for each figure: a client's queue has to hold them (2,000 are 0.5 MB of 1 MiB).
@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use bench::Bench;
 use clients::{count, listen, wait_for};
+use latency::Load;
 use tokio::task::JoinSet;
 
 #[tokio::main]
@@ -48,8 +49,13 @@ async fn main() -> Result<()> {
         Some("idle") => bench.idle(number(1)?).await,
         Some("storm") => bench.storm(number(1)?, number(2)?).await,
         Some("latency") => {
-            let (rate, seconds) = (number(3)?, number(4)?);
-            bench.latency(number(1)?, number(2)?, rate, seconds).await
+            let load = Load {
+                clients: number(1)?,
+                assets: number(2)?,
+                rate: number(3)?,
+                seconds: number(4)?,
+            };
+            bench.latency(&load, number(5).unwrap_or(0)).await
         }
         Some("stopped") => bench.stopped(number(1)?, number(2)?, number(3)?).await,
         _ => bail!("fan-out, idle, storm, latency or stopped?"),

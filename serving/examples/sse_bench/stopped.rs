@@ -86,10 +86,10 @@ impl Bench {
 }
 
 /// A process of clients that do not run.
-struct Stopped(Child);
+pub(crate) struct Stopped(Child);
 
 impl Stopped {
-    fn start(clients: u32) -> Result<Self> {
+    pub(crate) fn start(clients: u32) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["listeners", &clients.to_string()])
             .stdout(Stdio::piped())
