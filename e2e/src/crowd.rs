@@ -109,7 +109,13 @@ impl Crowd {
         tokio::time::sleep(WATCHED * 2).await;
     }
 
-    /// The moves since they were last asked for.
+    /// Whether the clients of all these assets have moved since moves were last taken.
+    #[must_use]
+    pub fn have_moved(&self, assets: &BTreeSet<String>) -> bool {
+        lock(&self.taken).moves.assets.is_superset(assets)
+    }
+
+    /// The moves since they were last taken.
     #[must_use]
     pub fn take_moves(&self) -> Moves {
         let mut moves = std::mem::take(&mut lock(&self.taken).moves);
