@@ -83,7 +83,11 @@ async fn main() -> Result<()> {
     let per_million =
         |events: usize| Ok::<_, anyhow::Error>(1e6 / f64::from(u32::try_from(events)?));
     let million = per_million(events)?;
-    let further_cpu = (cpu - first_cpu) * per_million(events - first)?;
+    let further_cpu = if first < events {
+        (cpu - first_cpu) * per_million(events - first)?
+    } else {
+        f64::NAN
+    };
     println!(
         "groups={groups} events={events} derived={found} wall_s={:.1} first_commit_s={:.1} first_commit_cpu_s={first_cpu:.2} cpu_s_per_million={:.2} of_further={further_cpu:.2} broker_cpu_s_per_million={:.2} seen_p50_ms={} seen_p99_ms={}",
         took.as_secs_f64(),

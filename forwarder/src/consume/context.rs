@@ -86,13 +86,14 @@ impl ConsumerContext for Context {
         let assign = kind == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         let mut noted = self.inner.lock();
         if noted.closing {
+            // Also what is given to one who leaves has to be taken, or librdkafka waits for it.
             let done = if assign {
-                Ok(())
+                consumer.incremental_assign(partitions)
             } else {
                 consumer.incremental_unassign(partitions)
             };
             if let Err(error) = done {
-                warn!(%error, "partitions could not be let go while closing");
+                warn!(%error, "a change of the group could not be carried out while leaving it");
             }
             return;
         }

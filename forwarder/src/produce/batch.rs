@@ -11,6 +11,9 @@ const ATTRIBUTES: i16 = layout::TRANSACTIONAL;
 /// The leader puts its epoch there.
 const NO_EPOCH: i32 = -1;
 
+/// Bytes that are set aside for a batch, at most: what thousands of partitions have at once stays small, whatever each has had before.
+const MAX_EXPECTED: usize = 64 * 1024;
+
 /// The producer that a batch is of, in the words of KIP-98.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ProducerIdentity {
@@ -67,7 +70,7 @@ impl BatchBuilder {
     /// Takes the batch; the next one begins.
     pub(super) fn take(&mut self) -> Self {
         // Most are somewhat smaller, so that they need not be moved as they grow.
-        let expected = self.len() + self.len() / 4;
+        let expected = (self.len() + self.len() / 4).min(MAX_EXPECTED);
         let next = Self {
             expected,
             ..Self::default()

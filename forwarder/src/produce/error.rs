@@ -55,8 +55,8 @@ pub(super) enum Refusal {
     #[error("{0}")]
     Elsewhere(String),
     /// Asking again does not help.
-    #[error(transparent)]
-    Final(#[from] StepError),
+    #[error("{0}")]
+    Final(StepError),
 }
 
 impl Refusal {

@@ -32,7 +32,7 @@ impl Partitions {
         all.for_each(|it| it.is_added = false);
     }
 
-    /// Brokers begin to count anew with each epoch.
+    /// Brokers begin to count anew with each epoch, and leaders may be why there is a new one.
     pub(super) fn epoch_begun(&mut self) {
         self.0.clear();
     }

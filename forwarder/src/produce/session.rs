@@ -52,7 +52,7 @@ pub(super) enum Coordinator {
     Transaction = 1,
 }
 
-/// One producer. Its steps are in [`super::transaction`].
+/// One producer. Its steps are in [`super::transaction`] and [`super::write`].
 pub(crate) struct Session {
     pub(super) settings: ProducerSettings,
     /// Who this is for Kafka, once it was asked.

@@ -51,9 +51,11 @@ impl Session {
     pub(super) async fn write(&mut self, batches: Vec<Outgoing>) -> Result<(), StepError> {
         self.add_partitions(&batches).await?;
         let mut unwritten = self.number(batches);
+        // A topic that is new may have no leader for longer than one that loses it.
+        self.know_leaders(&unwritten, Instant::now() + PROPAGATION)
+            .await?;
         let (deadline, mut rest) = (Instant::now() + ELECTION, LEADER_REST);
         loop {
-            self.know_leaders(&unwritten).await?;
             let requests = self.produce_requests(&unwritten)?;
             let answers = self
                 .ask_brokers(requests, PRODUCE_VERSIONS, REPLICATION)
@@ -74,6 +76,7 @@ impl Session {
             }
             sleep(rest).await;
             rest = (2 * rest).min(MAX_REST);
+            self.know_leaders(&unwritten, deadline).await?;
         }
     }
 
@@ -93,8 +96,12 @@ impl Session {
         batches.into_iter().map(number).collect()
     }
 
-    async fn know_leaders(&mut self, batches: &[Numbered]) -> Result<(), StepError> {
-        let (deadline, mut asked) = (Instant::now() + PROPAGATION, false);
+    async fn know_leaders(
+        &mut self,
+        batches: &[Numbered],
+        deadline: Instant,
+    ) -> Result<(), StepError> {
+        let mut asked = false;
         loop {
             let leader = |it: &Numbered| self.partitions.leader(it.topic, it.partition);
             let unknown = batches.iter().filter(|it| leader(it).is_none());
@@ -180,13 +187,14 @@ fn refused(
     Err(StepError::new(Remedy::Abort, reason))
 }
 
-/// Whether a partition may soon take what it has refused: its leader changes, or too few replicas are in sync. Where the answer came
-/// too late, and it has the records already, it knows them by their number (KIP-98).
+/// Whether a partition may soon take what it has refused: its broker has not heard of it yet, its leader changes, or too few replicas
+/// are in sync. Where the answer came too late, and it has the records already, it knows them by their number (KIP-98).
 fn is_refused_for_now(error: ResponseError) -> bool {
     use ResponseError as E;
     matches!(
         error,
-        E::NotLeaderOrFollower
+        E::UnknownTopicOrPartition
+            | E::NotLeaderOrFollower
             | E::LeaderNotAvailable
             | E::NotEnoughReplicas
             | E::NotEnoughReplicasAfterAppend

@@ -169,13 +169,17 @@ impl Pump {
         info!(?rebalance, "the group has changed");
         match rebalance {
             Rebalance::Assign(partitions) => {
-                let committed = self.committed(&partitions);
+                let Some(committed) = self.committed(&partitions) else {
+                    return Ok(());
+                };
                 self.read_changelog()?;
                 self.source.assign(&committed)?;
                 self.state.assigned.extend(partitions);
             }
             Rebalance::Revoke(partitions) => {
-                let due = Instant::now() + self.source.time_to_let_go();
+                // A commit comes first, and others wait for it.
+                let time = self.source.time_to_let_go();
+                let due = Instant::now() + time.saturating_sub(self.state.commit_took);
                 self.state.leaving.push((due, partitions));
             }
             Rebalance::Lost(partitions) => {
@@ -201,17 +205,19 @@ impl Pump {
         Ok(())
     }
 
-    /// The position that is committed for each partition, where there is one.
-    fn committed(&self, partitions: &[i32]) -> Vec<(i32, Option<i64>)> {
+    /// The position that is committed for each partition, where there is one. `None` when it is time to stop before Kafka tells.
+    fn committed(&self, partitions: &[i32]) -> Option<Vec<(i32, Option<i64>)>> {
         loop {
             self.health.beat();
             match self.source.committed(partitions) {
                 Ok(committed) => {
                     let committed = committed.iter().map(|it| (it.partition, it.offset));
-                    return committed.collect();
+                    return Some(committed.collect());
                 }
+                Err(_) if self.stop.is_cancelled() => return None,
                 Err(error) => {
                     warn!(%error, "waiting for the positions another transaction has left; trying on");
+                    std::thread::sleep(RETRY);
                 }
             }
         }
@@ -294,11 +300,8 @@ impl Pump {
         // A commit may have been carried out without our hearing of it.
         let uncommitted = self.state.positions.uncommitted();
         let partitions: Vec<i32> = uncommitted.iter().map(|&(it, _)| it).collect();
-        if self
-            .state
-            .positions
-            .are_committed(&self.committed(&partitions))
-        {
+        let committed = self.committed(&partitions);
+        if committed.is_some_and(|now| self.state.positions.are_committed(&now)) {
             self.note_committed();
         } else {
             self.go_back();
