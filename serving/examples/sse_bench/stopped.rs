@@ -49,9 +49,10 @@ impl Bench {
         let closed = rate(TURNS).await?;
         drop(others);
         let gone = rate(TURNS).await?;
+        let filled_after = u64::from(events) * filling.len() as u64;
         let filling = filling.iter().sum::<f64>() / filling.len() as f64;
         println!(
-            "clients={clients} stopped={stopped} alone_per_s={alone:.0} while_they_fill_up_per_s={filling:.0} closed_per_s={closed:.0} gone_per_s={gone:.0}",
+            "clients={clients} stopped={stopped} alone_per_s={alone:.0} while_they_fill_up_per_s={filling:.0} filled_up_after_events={filled_after} closed_per_s={closed:.0} gone_per_s={gone:.0}",
         );
         Ok(())
     }

@@ -36,6 +36,10 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// How long a client may take none of the bytes it was sent: one that is stopped is cut off, and resumes.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Bytes that the kernel takes for a client that takes none, and as many for its own account of them. Unasked it takes megabytes, which
+/// count as this program's memory and are filled at the others' cost. A client a tenth of a second away still gets a megabyte a second.
+const SEND_BUFFER: usize = 128 * 1024;
+
 /// Rest after a failed accept: at the limit of open files it fails at once, again and again.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -52,6 +56,8 @@ pub async fn serve_clients(
     clients: &Arc<Clients>,
     shutdown: impl Future<Output = ()>,
 ) {
+    // Connections have it from the listener. A failure only costs memory.
+    let _ = SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER);
     let connections = GracefulShutdown::new();
     let closing = CancellationToken::new();
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
