@@ -28,6 +28,7 @@ mod settings;
 mod shards;
 #[cfg(test)]
 mod simulation;
+mod slot;
 mod tls;
 
 pub use consume::SourceError;

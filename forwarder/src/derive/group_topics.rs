@@ -8,6 +8,7 @@ use super::changelog;
 use super::table::{GroupId, JoinTable};
 use super::topics::Topics;
 use super::writer::{DerivedTopic, Writer};
+use crate::slot::slot;
 
 /// One topic for each group that has assets.
 pub(crate) struct GroupTopics {
@@ -72,11 +73,7 @@ impl GroupTopics {
         let partitions = self.topics.ensure(&names)?;
         for ((group, name), partitions) in groups.iter().zip(&names).zip(partitions) {
             let topic = writer.open(name, partitions);
-            let index = group.index();
-            if self.ready.len() <= index {
-                self.ready.resize_with(index + 1, || None);
-            }
-            self.ready[index] = Some(topic);
+            *slot(&mut self.ready, group.index()) = Some(topic);
         }
         self.missing.clear();
         Ok(())

@@ -61,7 +61,8 @@ impl Chunk {
         self.places.len() >= Self::MOST
     }
 
-    /// The record at a place below [`Self::len`].
+    /// The record at a place below [`Self::len`]. Better borrowed from what is returned: to move it out is to read in whole what was just
+    /// written in parts, and the processor waits for that.
     #[inline]
     pub(crate) fn get(&self, at: usize) -> Taken<'_> {
         match &self.places[at] {

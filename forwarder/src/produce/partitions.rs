@@ -1,12 +1,13 @@
 //! What coordinator and brokers know of the partitions that are written to. Pure.
 
 use super::accumulator::TopicId;
+use crate::slot::slot;
 
 /// The partitions of this epoch of the producer, by topic and number.
 #[derive(Debug, Default)]
 pub(super) struct Partitions(Vec<Vec<Partition>>);
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Partition {
     /// The broker that leads it, where that is known.
     pub(super) leader: Option<i32>,
@@ -18,7 +19,7 @@ pub(super) struct Partition {
 
 impl Partitions {
     pub(super) fn of(&mut self, topic: TopicId, partition: usize) -> &mut Partition {
-        at(at(&mut self.0, topic.0), partition)
+        slot(slot(&mut self.0, topic.0), partition)
     }
 
     /// The broker that leads a partition, where that is known.
@@ -54,13 +55,6 @@ impl Partition {
 /// The number of a partition as the protocol has it.
 pub(super) fn index_of(partition: usize) -> i32 {
     i32::try_from(partition).unwrap_or(i32::MAX)
-}
-
-fn at<T: Clone + Default>(all: &mut Vec<T>, index: usize) -> &mut T {
-    if all.len() <= index {
-        all.resize(index + 1, T::default());
-    }
-    &mut all[index]
 }
 
 /// Sequence numbers go on with 0 after the largest.

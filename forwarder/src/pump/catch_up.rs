@@ -107,7 +107,7 @@ impl Pump {
         }
         let mut reached: BTreeMap<i32, i64> = BTreeMap::new();
         while *at < chunk.len() && shards.has_room(*shard) {
-            match chunk.get(*at) {
+            match &chunk.get(*at) {
                 Taken::Record(record) => {
                     let tenure = partitions.get(&record.partition).copied();
                     let ours =
@@ -117,7 +117,7 @@ impl Pump {
                             .next(record.partition)
                             .is_some_and(|next| record.offset < next);
                         if missed {
-                            hand_over(encoder, shards, *shard, (&record, chunk.hash(*at)), tenure);
+                            hand_over(encoder, shards, *shard, (record, chunk.hash(*at)), tenure);
                         }
                         reached.insert(record.partition, record.offset + i64::from(missed));
                     }

@@ -77,7 +77,6 @@ impl Pump {
             poison_log,
             ..
         } = state;
-        // Borrowed: to move it out is to read in whole what was just written in parts, and the processor waits for that.
         let taken = chunk.get(*at);
         let record = match &taken {
             Taken::Record(record) => record,

@@ -55,7 +55,8 @@ async fn main() -> Result<()> {
                 rate: number(3)?,
                 seconds: number(4)?,
             };
-            bench.latency(&load, number(5).unwrap_or(0)).await
+            let stopped = arguments.get(5).map_or(Ok(0), |it| it.parse())?;
+            bench.latency(&load, stopped).await
         }
         Some("stopped") => bench.stopped(number(1)?, number(2)?, number(3)?).await,
         _ => bail!("fan-out, idle, storm, latency or stopped?"),

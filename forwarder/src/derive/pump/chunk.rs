@@ -74,7 +74,6 @@ impl Pump {
     /// Derives one record; false when the map has to be as new as the record first.
     fn derive_next(&mut self, at: usize, map_is_new: bool) -> Result<bool, WriteError> {
         let state = &mut self.state;
-        // Borrowed: to move it out is to read in whole what was just written in parts, and the processor waits for that.
         let taken = state.chunk.get(at);
         let record = match &taken {
             Taken::Record(record) => record,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::PACE;
+use crate::slot::slot;
 
 /// Partitions written to since the last transaction began.
 #[derive(Debug, Default)]
@@ -23,15 +24,9 @@ impl Touched {
 
     /// Something is written to a partition of a group's topic.
     pub(super) fn mark(&mut self, group: usize, partition: usize) {
-        if self.last.len() <= group {
-            self.last.resize_with(group + 1, Vec::new);
-        }
-        let partitions = &mut self.last[group];
-        if partitions.len() <= partition {
-            partitions.resize(partition + 1, 0);
-        }
-        if partitions[partition] != self.transaction {
-            partitions[partition] = self.transaction;
+        let last = slot(slot(&mut self.last, group), partition);
+        if *last != self.transaction {
+            *last = self.transaction;
             self.count += 1;
         }
     }
