@@ -108,7 +108,7 @@ impl Metrics {
         );
         registry.register(
             "slow_clients",
-            "Clients disconnected since too much waited for them; they resume by themselves",
+            "Clients that fell behind: disconnected, to resume by themselves, or left out until they take something again",
             slow_clients.clone(),
         );
         registry.register(
@@ -171,7 +171,7 @@ impl Metrics {
         self.streams.get()
     }
 
-    /// Counts events handed to clients' queues, and clients that were too slow for them.
+    /// Counts events handed to clients' queues, and clients that fell behind.
     pub fn delivered(&self, events: u64, slow_clients: u64) {
         self.events.inc_by(events);
         self.slow_clients.inc_by(slow_clients);

@@ -203,6 +203,44 @@ async fn a_slow_client_holds_nobody_back_and_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_for_a_while_goes_on_with_the_same_stream() {
+    const EVENTS: usize = 1500;
+    let broker = broker().await;
+    let settings = [
+        ("ASSET_GROUP", "Weld"),
+        // All of it may wait, and memory has little for who catches up.
+        ("CLIENT_QUEUE_KIB", "32768"),
+        ("REPLAY_MEMORY_MIB", "1"),
+    ];
+    let mut service = Service::new("group", &broker, &settings);
+    service.start().await;
+    let mut client = EventSource::new(service.url("/asset_stream?asset_uuid=A0"));
+    assert!(client.connect().await);
+
+    let producer = broker.producer();
+    // 4.5 MB: more than sockets take.
+    produce_all(&producer, 0..EVENTS, 3000).await;
+    let mut written = EVENTS;
+    while service.metric("serving_slow_clients_total").await < 1.0 {
+        produce_all(&producer, written..written + 1, 3000).await;
+        written += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    produce_all(&producer, written..written + EVENTS, 3000).await;
+    written += EVENTS;
+
+    while client.counts().get("A0") != Some(&written) {
+        assert!(client.step().await, "the stream ended");
+    }
+    assert_complete(&client, &["A0"], 0..written);
+    assert_eq!(client.gaps, [""; 0]);
+    // It gets what comes as before.
+    produce_all(&producer, written..written + 1, 0).await;
+    assert!(client.step().await);
+    assert_complete(&client, &["A0"], 0..written + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn before_the_topic_is_there_clients_are_told_to_come_back() {
     let broker = broker().await;
     let mut service = Service::new("group", &broker, &[("ASSET_GROUP", "Paint")]);

@@ -12,10 +12,10 @@
 //! | `idle CLIENTS` | memory of the service for each client that waits |
 //! | `storm CLIENTS EVENTS` | all clients come back at once, each having missed EVENTS events: seconds until all have all |
 //! | `latency CLIENTS ASSETS RATE SECONDS [STOPPED]` | RATE deliveries a second: milliseconds from the producer's call to the client; with STOPPED, once more beside so many clients of the first asset whose process is stopped |
-//! | `stopped CLIENTS STOPPED EVENTS` | deliveries a second to CLIENTS clients of one asset: alone, while the buffers of STOPPED more whose process is stopped fill up, when the service has closed these, and when their process has ended |
+//! | `stopped CLIENTS STOPPED EVENTS` | deliveries a second to CLIENTS clients of one asset: alone, from when the process of STOPPED more is stopped, behind that, and when it has ended; and after how long all of these are left out |
 //!
 //! `stopped` writes EVENTS events at a time, ten times for each figure: a client's queue has to hold them (2,000 are 0.5 MB of 1 MiB).
-//! While buffers fill up the service delivers to all of them, as much as to the others.
+//! Until its kernel's buffers are full and a second has passed, a stopped client costs what any other does.
 #![allow(clippy::print_stdout, reason = "the line it prints is its result")]
 #![allow(clippy::cast_precision_loss, reason = "figures of three digits")]
 

@@ -41,18 +41,22 @@ impl Bench {
         rate(TURNS).await?;
         let alone = rate(TURNS).await?;
         let others = Stopped::start(stopped)?;
-        // Until each has fallen so far behind that the service has closed it.
-        let mut filling = Vec::new();
+        let (mut filling, begun) = (0, Instant::now());
+        // Until each takes nothing any more and the service has left it out.
         while self.slow_clients().await? < stopped {
-            filling.push(rate(1).await?);
+            rate(1).await?;
+            filling += 1;
         }
-        let closed = rate(TURNS).await?;
+        let filled_after = begun.elapsed().as_secs_f64();
+        rate(TURNS.saturating_sub(filling)).await?;
+        let turns = filling.max(TURNS);
+        let deliveries = u64::from(clients) * u64::from(events) * u64::from(turns);
+        let beside = deliveries as f64 / begun.elapsed().as_secs_f64();
+        let later = rate(TURNS).await?;
         drop(others);
         let gone = rate(TURNS).await?;
-        let filled_after = u64::from(events) * filling.len() as u64;
-        let filling = filling.iter().sum::<f64>() / filling.len() as f64;
         println!(
-            "clients={clients} stopped={stopped} alone_per_s={alone:.0} while_they_fill_up_per_s={filling:.0} filled_up_after_events={filled_after} closed_per_s={closed:.0} gone_per_s={gone:.0}",
+            "clients={clients} stopped={stopped} alone_per_s={alone:.0} from_the_stop_on_per_s={beside:.0} left_out_after_s={filled_after:.1} later_per_s={later:.0} gone_per_s={gone:.0}",
         );
         Ok(())
     }
@@ -75,7 +79,7 @@ impl Bench {
         Ok((wanted * u64::from(turns)) as f64 / begun.elapsed().as_secs_f64())
     }
 
-    /// Clients that the service has closed since they were too slow.
+    /// Clients that have fallen behind.
     async fn slow_clients(&self) -> Result<u32> {
         let (mut stream, _) = connect(0, "/metrics", "connection: close\r\n").await?;
         let mut text = String::new();

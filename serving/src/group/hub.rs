@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -72,8 +73,23 @@ pub(super) enum Join {
 pub(super) struct Delivered {
     /// Events put into clients' queues.
     pub(super) events: u64,
-    /// Clients that had fallen behind and were closed.
-    pub(super) closed: u64,
+    /// Clients that had fallen behind: closed, or left out until they take something again.
+    pub(super) slow: u64,
+}
+
+impl Delivered {
+    /// Counts what became of a client's events. Whether it is to get what follows too.
+    pub(super) fn count(&mut self, pushed: Pushed) -> bool {
+        match pushed {
+            Pushed::Waits(events) => {
+                self.events += events;
+                return true;
+            }
+            Pushed::Behind => self.slow += 1,
+            Pushed::Closed => {}
+        }
+        false
+    }
 }
 
 impl Hub {
@@ -102,14 +118,17 @@ impl Hub {
         self.inner.lock().watchers.values().map(Vec::len).sum()
     }
 
-    /// Takes in the sequence's next events and hands them to their clients. Waits for nobody.
-    pub(super) fn publish(&self, frames: Vec<Arc<Frame>>) -> Delivered {
+    /// Takes in the sequence's next events, which came at `now`, and hands them to their clients. Waits for nobody.
+    pub(super) fn publish(&self, frames: &[Arc<Frame>], now: Instant) -> Delivered {
         let mut delivered = Delivered::default();
         let mut inner = self.inner.lock();
-        for frame in frames {
-            inner.hand_out(&frame, &mut delivered);
-            inner.position.saw(frame.partition, frame.offset);
-            inner.ring.push(frame);
+        // An asset's events that follow each other go to each client together: a queue is locked, and its client woken, once for all.
+        for run in frames.chunk_by(|one, next| one.asset == next.asset) {
+            inner.hand_out(run, now, &mut delivered);
+            for frame in run {
+                inner.position.saw(frame.partition, frame.offset);
+                inner.ring.push(Arc::clone(frame));
+            }
         }
         delivered
     }
@@ -169,35 +188,34 @@ impl Hub {
 }
 
 impl Watcher {
-    /// Hands an event to the client, if it asked for it; false when it is sent away.
-    fn take(&self, frame: &Frame, delivered: &mut Delivered) -> bool {
-        if !frame.follows(&self.arrivals) {
+    /// Hands one asset's events to the client, those it asked for.
+    fn take(&self, run: &[Arc<Frame>], before: &Position, now: Instant) -> Pushed {
+        if self.queue.leave_out_if_stalled(before, now) {
+            return Pushed::Behind;
+        }
+        if !run.iter().all(|frame| frame.follows(&self.arrivals)) {
             self.queue.close();
-            return false;
+            return Pushed::Closed;
         }
-        if !frame.is_of(&self.selection) {
-            return true;
-        }
-        let pushed = self.queue.push(frame.live());
-        match pushed {
-            Pushed::Waits => delivered.events += 1,
-            Pushed::Overflowed => delivered.closed += 1,
-            Pushed::Closed => {}
-        }
-        pushed == Pushed::Waits
+        let wanted = run.iter().filter(|frame| frame.is_of(&self.selection));
+        self.queue.push(wanted.map(|frame| frame.live()), now)
     }
 }
 
 impl Inner {
-    /// Hands an event to all who watch its asset. One that is sent away leaves the index here and not when its connection
+    /// Hands events to all who watch their asset. One that is not to get any more leaves the index here and not when its connection
     /// ends: a client that takes nothing holds that for half a minute, and a thousand of them slowed the others by a quarter.
-    fn hand_out(&mut self, frame: &Frame, delivered: &mut Delivered) {
-        let Some(watchers) = self.watchers.get_mut(&frame.asset) else {
+    fn hand_out(&mut self, run: &[Arc<Frame>], now: Instant, delivered: &mut Delivered) {
+        let Some(asset) = run.first().map(|frame| &frame.asset) else {
             return;
         };
-        watchers.retain(|watcher| watcher.take(frame, delivered));
+        let Some(watchers) = self.watchers.get_mut(asset) else {
+            return;
+        };
+        let before = &self.position;
+        watchers.retain(|watcher| delivered.count(watcher.take(run, before, now)));
         if watchers.is_empty() {
-            self.watchers.remove(&frame.asset);
+            self.watchers.remove(asset);
         }
     }
 

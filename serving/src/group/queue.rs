@@ -2,16 +2,24 @@
 //!
 //! A client that keeps up gets each event by itself, as it is. While one is being written, others gather, and
 //! the next write takes them all. One that falls behind by more than the bound is closed: its connection ends
-//! and it resumes by its last id, which costs nobody else anything.
+//! and it resumes by its last id. One that takes nothing at all is left out before that: it is given what it has missed when it
+//! takes again, and until then costs nobody else anything.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::position::Position;
+
 /// Most bytes in one write: large enough that a write's own cost no longer counts.
 const MAX_WRITE: usize = 64 * 1024;
+
+/// How long a client may take nothing of what waits for it: several times as long as its turn to write takes among thousands of busy
+/// ones, and short beside the half minute after which its connection is cut off.
+pub(super) const STALL: Duration = Duration::from_millis(500);
 
 /// A queue with one producer and one client.
 #[derive(Debug)]
@@ -21,21 +29,31 @@ pub(super) struct Queue {
     bound: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Waiting {
     frames: VecDeque<Bytes>,
     bytes: usize,
-    closed: bool,
+    /// Since when the client has taken nothing of the frames.
+    since: Instant,
+    state: State,
 }
 
-/// What became of a frame.
+#[derive(Debug)]
+enum State {
+    Open,
+    /// No frame comes any more after what waits.
+    LeftOut(Box<Position>),
+    Closed,
+}
+
+/// What became of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pushed {
-    /// It waits.
-    Waits,
-    /// It was too much: the queue is closed now.
-    Overflowed,
-    /// The queue was closed before.
+    /// So many wait.
+    Waits(u64),
+    /// The client has fallen behind: from now on the queue takes no more.
+    Behind,
+    /// The queue takes no more since before.
     Closed,
 }
 
@@ -46,6 +64,8 @@ pub(super) enum Next {
     Write(Bytes),
     /// Wait.
     Nothing,
+    /// Catch up from here: the client was left out.
+    Behind(Position),
     /// End the connection: the client has fallen behind.
     Close,
 }
@@ -54,50 +74,74 @@ impl Queue {
     /// A queue for `bound` bytes; a single frame always finds place.
     #[must_use]
     pub(super) fn new(bound: usize) -> Self {
+        let waiting = Waiting {
+            frames: VecDeque::new(),
+            bytes: 0,
+            since: Instant::now(),
+            state: State::Open,
+        };
         Self {
-            waiting: Mutex::default(),
+            waiting: Mutex::new(waiting),
             changed: Notify::new(),
             bound,
         }
     }
 
-    /// Adds a frame. The client is woken where it had nothing to do.
-    pub(super) fn push(&self, frame: Bytes) -> Pushed {
+    /// Adds frames that came at `now`. The client is woken where it had nothing to do.
+    pub(super) fn push(&self, frames: impl Iterator<Item = Bytes>, now: Instant) -> Pushed {
         let mut waiting = self.waiting.lock();
-        if waiting.closed {
+        if !matches!(waiting.state, State::Open) {
             return Pushed::Closed;
         }
         let was_empty = waiting.frames.is_empty();
-        waiting.bytes += frame.len();
-        if !was_empty && waiting.bytes > self.bound {
-            drop(waiting);
-            self.close();
-            return Pushed::Overflowed;
+        let mut pushed = 0;
+        for frame in frames {
+            waiting.bytes += frame.len();
+            if !waiting.frames.is_empty() && waiting.bytes > self.bound {
+                drop(waiting);
+                self.close();
+                return Pushed::Behind;
+            }
+            waiting.frames.push_back(frame);
+            pushed += 1;
         }
-        waiting.frames.push_back(frame);
-        if was_empty {
+        if was_empty && pushed > 0 {
+            waiting.since = now;
             self.changed.notify_one();
         }
-        Pushed::Waits
+        Pushed::Waits(pushed)
+    }
+
+    /// Leaves the client out if it has taken nothing for [`STALL`] of what waits, which is all up to `position`. Whether it is.
+    pub(super) fn leave_out_if_stalled(&self, position: &Position, now: Instant) -> bool {
+        let mut waiting = self.waiting.lock();
+        let is_stalled = matches!(waiting.state, State::Open)
+            && !waiting.frames.is_empty()
+            && now.saturating_duration_since(waiting.since) >= STALL;
+        if is_stalled {
+            waiting.state = State::LeftOut(Box::new(position.clone()));
+        }
+        is_stalled
     }
 
     /// Sends the client away; what waits is forgotten.
     pub(super) fn close(&self) {
-        *self.waiting.lock() = Waiting {
-            closed: true,
-            ..Waiting::default()
-        };
+        let mut waiting = self.waiting.lock();
+        waiting.frames = VecDeque::new();
+        waiting.state = State::Closed;
+        drop(waiting);
         self.changed.notify_one();
     }
 
     /// What there is to write now, at most [`MAX_WRITE`] bytes unless a single frame is longer.
     pub(super) fn take(&self) -> Next {
         let mut waiting = self.waiting.lock();
-        if waiting.closed {
-            return Next::Close;
-        }
         let Some(first) = waiting.frames.pop_front() else {
-            return Next::Nothing;
+            return match &waiting.state {
+                State::Open => Next::Nothing,
+                State::LeftOut(position) => Next::Behind(Position::clone(position)),
+                State::Closed => Next::Close,
+            };
         };
         waiting.bytes -= first.len();
         if waiting.frames.is_empty() {
@@ -112,13 +156,14 @@ impl Queue {
             waiting.bytes -= frame.len();
             waiting.frames.pop_front();
         }
+        waiting.since = Instant::now();
         Next::Write(write.freeze())
     }
 
-    /// Whether the client has taken everything that it was given.
+    /// Whether the client has taken everything that it was given, and is given all that comes.
     pub(super) fn is_quiet(&self) -> bool {
         let waiting = self.waiting.lock();
-        waiting.frames.is_empty() && !waiting.closed
+        waiting.frames.is_empty() && matches!(waiting.state, State::Open)
     }
 
     /// Waits until [`Queue::take`] may have something else to say.
@@ -129,6 +174,8 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -136,15 +183,43 @@ mod tests {
     #[test]
     fn one_that_falls_behind_is_closed_and_forgotten() {
         let queue = Queue::new(10);
-        assert_eq!(
-            queue.push(Bytes::from_static(b"longer than the bound")),
-            Pushed::Waits
-        );
-        assert_eq!(queue.push(Bytes::from_static(b"x")), Pushed::Overflowed);
-        assert_eq!(queue.push(Bytes::from_static(b"x")), Pushed::Closed);
+        let push = |frame| queue.push(iter::once(Bytes::from_static(frame)), Instant::now());
+        assert_eq!(push(b"longer than the bound"), Pushed::Waits(1));
+        assert_eq!(push(b"x"), Pushed::Behind);
+        assert_eq!(push(b"x"), Pushed::Closed);
         assert_eq!(queue.take(), Next::Close);
         // What it was given last, it has not got: nobody may tell it otherwise.
         assert!(!queue.is_quiet());
+    }
+
+    #[test]
+    fn one_that_takes_nothing_is_left_out_and_goes_on_from_there() {
+        let queue = Queue::new(10);
+        let (position, begun) = (Position::new("t", vec![7]), Instant::now());
+        let is_left_out = |after| queue.leave_out_if_stalled(&position, begun + after);
+        assert!(!is_left_out(STALL));
+        let frames = [&b"a"[..], b"b"].map(Bytes::from_static);
+        queue.push(frames.into_iter(), begun);
+        assert!(!is_left_out(STALL / 2));
+        assert!(is_left_out(STALL));
+        assert!(!is_left_out(STALL * 2));
+        let more = iter::once(Bytes::from_static(b"c"));
+        assert_eq!(queue.push(more, begun + STALL), Pushed::Closed);
+        assert_eq!(queue.take(), Next::Write(Bytes::from_static(b"ab")));
+        assert!(!queue.is_quiet());
+        assert_eq!(queue.take(), Next::Behind(position.clone()));
+    }
+
+    #[test]
+    fn one_that_takes_something_is_not_left_out() {
+        let queue = Queue::new(1 << 20);
+        let (position, begun) = (Position::new("t", vec![7]), Instant::now());
+        let frame = Bytes::from(vec![b'x'; MAX_WRITE]);
+        queue.push(iter::repeat_n(frame, 2), begun.checked_sub(STALL).unwrap());
+        assert!(matches!(queue.take(), Next::Write(_)));
+        assert!(!queue.leave_out_if_stalled(&position, Instant::now()));
+        assert!(matches!(queue.take(), Next::Write(_)));
+        assert!(!queue.leave_out_if_stalled(&position, Instant::now() + STALL));
     }
 
     proptest! {
@@ -157,9 +232,12 @@ mod tests {
                 match step {
                     Some(length) => {
                         let frame = vec![u8::try_from(index).unwrap(); length];
-                        match queue.push(Bytes::from(frame.clone())) {
-                            Pushed::Waits => pushed.extend(frame),
-                            Pushed::Overflowed => {
+                        match queue.push(iter::once(Bytes::from(frame.clone())), Instant::now()) {
+                            Pushed::Waits(count) => {
+                                prop_assert_eq!(count, 1);
+                                pushed.extend(frame);
+                            }
+                            Pushed::Behind => {
                                 prop_assert!(pushed.len() + length - written.len() > bound);
                                 closed = true;
                             }

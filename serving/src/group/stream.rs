@@ -13,6 +13,7 @@ use tracing::debug;
 use super::arrivals::Arrivals;
 use super::frame::{self, Frame};
 use super::hub::{Hub, Join, Subscription};
+use super::position::Position;
 use super::queue::Next;
 use super::seen::{AssetTag, Seen, tags};
 use crate::range::{Range, RangeReader};
@@ -69,7 +70,7 @@ pub(super) fn events(
 struct Client {
     sources: Sources,
     selection: Arc<Selection>,
-    /// What has been seen; kept until the stream is live, when events carry it themselves.
+    /// What has been seen; not kept while the stream is live, when events carry it themselves.
     seen: Seen,
     arrivals: Arrivals,
     phase: Phase,
@@ -117,26 +118,37 @@ impl Client {
 
     async fn next(&mut self) -> Option<Bytes> {
         let stop = self.sources.stop.clone();
-        if let Phase::Begin(first) = &self.phase {
-            let first = first.clone();
-            self.phase = Phase::CatchUp;
-            return Some(first);
-        }
-        if matches!(self.phase, Phase::CatchUp) {
-            let caught_up = tokio::select! {
-                () = stop.cancelled() => return None,
-                caught_up = self.catch_up() => caught_up?,
-            };
-            if !caught_up.is_empty() {
-                return Some(caught_up);
-            }
-        }
-        let Phase::Live(subscription) = &self.phase else {
-            return None;
-        };
+        // Not `run_until_cancelled`: it has room for the future twice, for each idle client.
         tokio::select! {
             () = stop.cancelled() => None,
-            bytes = live(subscription, &mut self.ping_at) => bytes,
+            bytes = self.step() => bytes,
+        }
+    }
+
+    async fn step(&mut self) -> Option<Bytes> {
+        loop {
+            match &self.phase {
+                Phase::Begin(first) => {
+                    let first = first.clone();
+                    self.phase = Phase::CatchUp;
+                    return Some(first);
+                }
+                Phase::CatchUp => {
+                    let caught_up = self.catch_up().await?;
+                    if !caught_up.is_empty() {
+                        return Some(caught_up);
+                    }
+                }
+                Phase::Live(subscription) => match live(subscription, &mut self.ping_at).await {
+                    Live::Write(bytes) => return Some(bytes),
+                    Live::Behind(position) => {
+                        self.seen = position.into();
+                        self.phase = Phase::CatchUp;
+                    }
+                    Live::Ended => return None,
+                },
+                Phase::Ended => return None,
+            }
         }
     }
 
@@ -228,14 +240,24 @@ pub(super) fn unknown(seen: &Seen) -> Bytes {
     Bytes::from([frame::hello(seen), gap].concat())
 }
 
-async fn live(subscription: &Subscription, ping_at: &mut Instant) -> Option<Bytes> {
+/// What a client that gets events as they come is to do next.
+enum Live {
+    Write(Bytes),
+    /// Catch up from here: it took nothing for a while, and was left out.
+    Behind(Position),
+    /// Come back: it has fallen behind by too much.
+    Ended,
+}
+
+async fn live(subscription: &Subscription, ping_at: &mut Instant) -> Live {
     loop {
         match subscription.queue().take() {
             Next::Write(bytes) => {
                 *ping_at = Instant::now() + PING_INTERVAL;
-                return Some(bytes);
+                return Live::Write(bytes);
             }
-            Next::Close => return None,
+            Next::Behind(position) => return Live::Behind(position),
+            Next::Close => return Live::Ended,
             Next::Nothing => {}
         }
         let changed = subscription.queue().changed();
@@ -243,7 +265,7 @@ async fn live(subscription: &Subscription, ping_at: &mut Instant) -> Option<Byte
             && let Some(position) = subscription.quiet_position()
         {
             *ping_at = Instant::now() + PING_INTERVAL;
-            return Some(frame::ping(&position));
+            return Live::Write(frame::ping(&position));
         }
     }
 }

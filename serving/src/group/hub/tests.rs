@@ -1,8 +1,10 @@
 //! Clients that come and go, and miss nothing.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
-use super::super::queue::Next;
+use super::super::queue::{Next, STALL};
 use super::super::seen::AssetTag;
 use super::*;
 
@@ -16,12 +18,13 @@ struct Topic {
 }
 
 impl Topic {
-    fn append(&mut self, hub: &Hub, partition: u32, asset: &'static str) {
+    /// The next record, which the hub is given at `now`.
+    fn append(&mut self, hub: &Hub, partition: u32, asset: &'static str, now: Instant) {
         let next = &mut self.next[partition as usize];
         self.records.push((partition, *next, asset));
         let mut position = hub.position();
         position.saw(partition, *next);
-        hub.publish(vec![frame(partition, *next, asset, Some(&position))]);
+        hub.publish(&[frame(partition, *next, asset, Some(&position))], now);
         *next += 1;
     }
 
@@ -78,61 +81,109 @@ fn written(bytes: &[u8]) -> Vec<((u32, u64), Position)> {
         .collect()
 }
 
+/// A client of one asset.
+struct Client {
+    hub: Arc<Hub>,
+    selection: Arc<Selection>,
+    position: Position,
+    received: Vec<(u32, u64)>,
+    subscription: Option<Subscription>,
+}
+
+impl Client {
+    fn new(hub: &Arc<Hub>) -> Self {
+        Self {
+            hub: Arc::clone(hub),
+            selection: Arc::new(Selection::from_query(Some("asset_uuid=A")).unwrap()),
+            position: hub.position(),
+            received: Vec::new(),
+            subscription: None,
+        }
+    }
+
+    fn note(&mut self, bytes: &[u8]) {
+        for (event, id) in written(bytes) {
+            self.received.push(event);
+            self.position = id;
+        }
+    }
+
+    /// Takes all that waits. One that was left out has to catch up.
+    fn take(&mut self) {
+        while let Some(live) = &self.subscription {
+            match live.queue().take() {
+                Next::Write(bytes) => self.note(&bytes),
+                Next::Nothing => return,
+                Next::Behind(position) => {
+                    self.position = position;
+                    self.subscription = None;
+                }
+                Next::Close => self.subscription = None,
+            }
+        }
+    }
+
+    /// Gets what it lacks, until it is live.
+    fn join(&mut self, topic: &Topic) {
+        while self.subscription.is_none() {
+            let seen = self.position.clone().into();
+            let joined = self.hub.join(&self.selection, &seen, &Arrivals::default());
+            let frames = match joined {
+                Join::Live(frames, live) => {
+                    self.subscription = Some(live);
+                    frames
+                }
+                Join::More(frames) => frames,
+                Join::Read {
+                    partition,
+                    from,
+                    to,
+                } => {
+                    let wanted = topic.of("A", &Position::new("t", Vec::new()));
+                    let wanted = wanted
+                        .into_iter()
+                        .filter(|(p, offset)| *p == partition && (from..to).contains(offset));
+                    self.received.extend(wanted);
+                    self.position.advance(partition, to);
+                    continue;
+                }
+                Join::Ahead => panic!("nobody is ahead"),
+            };
+            for frame in frames {
+                let mut out = Vec::new();
+                self.position.saw(frame.partition, frame.offset);
+                frame.write_at(&self.position, &mut out);
+                self.note(&out);
+            }
+        }
+    }
+}
+
 proptest! {
-    /// A client that goes and comes back at any moments, with the id of the last event it has seen, at a
+    /// A client that goes and comes back at any moments, with the id of the last event it has seen, and takes nothing at others, at a
     /// service with any little memory, gets every event once and each partition's in order.
     #[test]
     fn a_client_that_comes_back_has_missed_nothing(
-        steps in proptest::collection::vec((0u32..PARTITIONS, any::<bool>(), 0u8..6), 1..120),
+        steps in proptest::collection::vec((0u32..PARTITIONS, any::<bool>(), any::<bool>(), 0u8..6), 1..120),
         room in 0usize..30,
     ) {
         let hub = hub(room);
         let mut topic = Topic::default();
-        let selection = Arc::new(Selection::from_query(Some("asset_uuid=A")).unwrap());
         let start = hub.position();
-        let mut position = start.clone();
-        let mut received = Vec::new();
-        let mut subscription: Option<Subscription> = None;
-        let last = steps.len() - 1;
-        for (index, (partition, mine, action)) in steps.into_iter().enumerate() {
-            topic.append(&hub, partition, if mine { "A" } else { "B" });
-            if let Some(live) = &subscription {
-                while let Next::Write(bytes) = live.queue().take() {
-                    for (event, id) in written(&bytes) {
-                        received.push(event);
-                        position = id;
-                    }
-                }
-            }
-            if action == 0 {
-                subscription = None;
-            }
-            while subscription.is_none() && (action == 1 || index == last) {
-                let frames = match hub.join(&selection, &position.clone().into(), &Arrivals::default()) {
-                    Join::Live(frames, live) => { subscription = Some(live); frames }
-                    Join::More(frames) => frames,
-                    Join::Read { partition, from, to } => {
-                        let mut read = Vec::new();
-                        for (_, offset, asset) in topic.records.iter().filter(|(p, o, a)| *p == partition && (from..to).contains(o) && *a == "A") {
-                            read.push(frame(partition, *offset, asset, None));
-                        }
-                        received.extend(read.iter().map(|frame| (frame.partition, frame.offset)));
-                        position.advance(partition, to);
-                        continue;
-                    }
-                    Join::Ahead => { prop_assert!(false, "nobody is ahead"); break }
-                };
-                for frame in frames {
-                    let mut out = Vec::new();
-                    position.saw(frame.partition, frame.offset);
-                    frame.write_at(&position, &mut out);
-                    for (event, id) in written(&out) {
-                        received.push(event);
-                        position = id;
-                    }
-                }
+        let mut client = Client::new(&hub);
+        for (partition, mine, is_late, action) in steps {
+            let now = Instant::now() + if is_late { STALL } else { Duration::ZERO };
+            topic.append(&hub, partition, if mine { "A" } else { "B" }, now);
+            match action {
+                0 => client.subscription = None,
+                1 => client.join(&topic),
+                2..4 => client.take(),
+                _ => {}
             }
         }
+        client.take();
+        client.join(&topic);
+        let received = client.received;
         let in_order = |partition: u32| received.iter().filter(move |(p, _)| *p == partition).copied().collect::<Vec<_>>();
         let mut by_partition: Vec<(u32, u64)> = (0..PARTITIONS).flat_map(in_order).collect();
         prop_assert!(by_partition.is_sorted());
@@ -168,9 +219,18 @@ fn one_that_fell_behind_is_told_no_newer_id() {
         panic!("there is nothing to catch up");
     };
     assert!(subscription.quiet_position().is_some());
-    let frames = (0..2).map(|offset| frame(0, offset, "A", Some(&hub.position())));
-    let delivered = hub.publish(frames.collect());
-    assert_eq!((delivered.events, delivered.closed), (1, 1));
+    let frames = [0, 1].map(|offset| frame(0, offset, "A", Some(&hub.position())));
+    let mut delivered = frames
+        .chunks(1)
+        .map(|frame| hub.publish(frame, Instant::now()));
+    let (one, too_much) = (
+        Delivered { events: 1, slow: 0 },
+        Delivered { events: 0, slow: 1 },
+    );
+    assert_eq!(
+        [delivered.next(), delivered.next()],
+        [Some(one), Some(too_much)]
+    );
     assert_eq!(subscription.quiet_position(), None);
     // Its connection has not ended yet, but costs the others nothing any more.
     assert_eq!(hub.watchers(), 0);
@@ -192,7 +252,7 @@ fn one_is_sent_away_when_its_asset_comes_from_a_group_where_it_has_not_been() {
         for from in from {
             let frame = Frame::new((0, next), "A".into(), None, b"{}", Some(&hub.position()));
             let frame = frame.moved_from(Some((*from).into()));
-            hub.publish(vec![Arc::new(frame)]);
+            hub.publish(&[Arc::new(frame)], Instant::now());
             next += 1;
         }
         subscription.queue().take() == Next::Nothing
@@ -202,6 +262,26 @@ fn one_is_sent_away_when_its_asset_comes_from_a_group_where_it_has_not_been() {
     assert!(!is_open(&known, &["paint"]));
     let known = Arrivals::of(&[AssetTag::of("A")], &["paint".into()]);
     assert!(!is_open(&known, &["store"]));
+}
+
+/// It costs the others nothing until it takes something, and its place in the topic is not lost.
+#[test]
+fn one_that_takes_nothing_is_left_out_until_it_does() {
+    let (hub, begun) = (hub(10), Instant::now());
+    let mut topic = Topic::default();
+    let mut client = Client::new(&hub);
+    client.join(&topic);
+    topic.append(&hub, 0, "A", begun);
+    topic.append(&hub, 0, "A", begun);
+    assert_eq!(hub.watchers(), 1);
+    topic.append(&hub, 0, "A", begun + STALL);
+    assert_eq!(hub.watchers(), 0);
+    topic.append(&hub, 0, "A", begun + STALL);
+    client.take();
+    assert_eq!(client.received, [(0, 0), (0, 1)]);
+    client.join(&topic);
+    assert_eq!(client.received, [(0, 0), (0, 1), (0, 2), (0, 3)]);
+    assert_eq!(hub.watchers(), 1);
 }
 
 #[test]

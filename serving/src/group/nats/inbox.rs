@@ -1,16 +1,18 @@
 //! What waits for one client: bounded, and shared with all others that watch the same.
 //!
 //! Only the id differs from client to client, so it is written when the event is, and what waits costs a client no more
-//! than its place. One that falls behind by more than the bound is sent away and resumes by its last id.
+//! than its place. One that falls behind by more than the bound is sent away and resumes by its last id; one that takes nothing at all
+//! is left out before that, and catches up when it takes again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::super::frame::Frame;
-use super::super::queue::Pushed;
+use super::super::queue::{Pushed, STALL};
 use super::super::seen::AssetTag;
 use super::lane::Offsets;
 
@@ -46,6 +48,8 @@ pub(super) enum Next {
     Take(Vec<Waiting>),
     /// Wait.
     Nothing,
+    /// Catch up: the client was left out, and what waited is forgotten.
+    Behind,
     /// End the connection.
     Close,
 }
@@ -58,58 +62,84 @@ pub(super) struct Inbox {
     bound: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    closed: bool,
+    /// Since when the client has taken nothing of it.
+    since: Instant,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    LeftOut,
+    Closed,
 }
 
 impl Inbox {
     /// Room for `bound` bytes; a single event always finds place.
     #[must_use]
     pub(super) fn new(bound: usize) -> Self {
+        let state = State {
+            waiting: VecDeque::new(),
+            bytes: 0,
+            since: Instant::now(),
+            phase: Phase::Open,
+        };
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: Notify::new(),
             bound,
         }
     }
 
-    /// Adds something. The client is woken where it had nothing to do.
-    pub(super) fn push(&self, item: Waiting) -> Pushed {
+    /// Adds something that came at `now`. The client is woken where it had nothing to do.
+    pub(super) fn push(&self, item: Waiting, now: Instant) -> Pushed {
         let mut state = self.state.lock();
-        if state.closed {
+        if state.phase != Phase::Open {
             return Pushed::Closed;
         }
         let was_empty = state.waiting.is_empty();
         state.bytes += item.size();
         if !was_empty && state.bytes > self.bound {
-            drop(state);
-            self.close();
-            return Pushed::Overflowed;
+            state.end(Phase::Closed);
+            return Pushed::Behind;
         }
         state.waiting.push_back(item);
         if was_empty {
+            state.since = now;
             self.changed.notify_one();
         }
-        Pushed::Waits
+        Pushed::Waits(1)
+    }
+
+    /// Leaves the client out if it has taken nothing for [`STALL`] of what waits. Whether it is.
+    pub(super) fn leave_out_if_stalled(&self, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        let is_stalled = state.phase == Phase::Open
+            && !state.waiting.is_empty()
+            && now.saturating_duration_since(state.since) >= STALL;
+        if is_stalled {
+            state.end(Phase::LeftOut);
+        }
+        is_stalled
     }
 
     /// Sends the client away; what waits is forgotten.
     pub(super) fn close(&self) {
-        *self.state.lock() = State {
-            closed: true,
-            ..State::default()
-        };
+        self.state.lock().end(Phase::Closed);
         self.changed.notify_one();
     }
 
     /// What there is to do now.
     pub(super) fn take(&self) -> Next {
         let mut state = self.state.lock();
-        if state.closed {
-            return Next::Close;
+        match state.phase {
+            Phase::Open => {}
+            Phase::LeftOut => return Next::Behind,
+            Phase::Closed => return Next::Close,
         }
         let (mut taken, mut bytes) = (Vec::new(), 0);
         while let Some(item) = state.waiting.front()
@@ -123,12 +153,23 @@ impl Inbox {
         if taken.is_empty() {
             return Next::Nothing;
         }
+        if !state.waiting.is_empty() {
+            state.since = Instant::now();
+        }
         Next::Take(taken)
     }
 
     /// Waits until [`Inbox::take`] may have something else to say.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
+    }
+}
+
+impl State {
+    /// Nothing is taken in any more.
+    fn end(&mut self, phase: Phase) {
+        self.waiting = VecDeque::new();
+        self.phase = phase;
     }
 }
 
@@ -160,9 +201,9 @@ mod tests {
             let (mut pushed, mut taken, mut closed) = (Vec::new(), Vec::new(), false);
             for (offset, step) in (0..).zip(steps) {
                 match step {
-                    Some(length) => match inbox.push(event(offset, length)) {
-                        Pushed::Waits => pushed.push(offset),
-                        Pushed::Overflowed => {
+                    Some(length) => match inbox.push(event(offset, length), Instant::now()) {
+                        Pushed::Waits(_) => pushed.push(offset),
+                        Pushed::Behind => {
                             prop_assert!(!closed && pushed.len() > taken.len());
                             closed = true;
                         }

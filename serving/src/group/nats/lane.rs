@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -83,9 +84,13 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// Hands an event to the client, if it asked for it.
-    fn deliver(&self, asset: AssetTag, frame: &Arc<Frame>) -> Option<Pushed> {
+    fn deliver(&self, asset: AssetTag, frame: &Arc<Frame>, now: Instant) -> Option<Pushed> {
+        if self.inbox.leave_out_if_stalled(now) {
+            return Some(Pushed::Behind);
+        }
+        let event = || Waiting::Event(asset, Arc::clone(frame));
         let wanted = frame.concerns(&self.selection);
-        wanted.then(|| self.inbox.push(Waiting::Event(asset, Arc::clone(frame))))
+        wanted.then(|| self.inbox.push(event(), now))
     }
 }
 
@@ -124,19 +129,14 @@ impl Lane {
         inner.send_away();
     }
 
-    /// Takes the asset's next event in and hands it to who watches. Waits for nobody.
-    pub(super) fn publish(&self, frame: Arc<Frame>) -> Delivered {
+    /// Takes the asset's next event in, which came at `now`, and hands it to who watches. Waits for nobody.
+    pub(super) fn publish(&self, frame: Arc<Frame>, now: Instant) -> Delivered {
         let mut delivered = Delivered::default();
         let mut inner = self.inner.lock();
-        // One that is sent away leaves here and not when its connection ends, which may take half a minute.
+        // One that is not to get any more leaves here and not when its connection ends, which may take half a minute.
         inner.watchers.retain(|watcher| {
-            let pushed = watcher.deliver(self.tag, &frame);
-            match pushed {
-                Some(Pushed::Waits) => delivered.events += 1,
-                Some(Pushed::Overflowed) => delivered.closed += 1,
-                Some(Pushed::Closed) | None => {}
-            }
-            matches!(pushed, Some(Pushed::Waits) | None)
+            let pushed = watcher.deliver(self.tag, &frame, now);
+            pushed.is_none_or(|pushed| delivered.count(pushed))
         });
         let partition = frame.partition;
         inner.bytes += frame.size();
@@ -172,10 +172,10 @@ impl Lane {
             return false;
         }
         inner.complete.clone_from(&next);
-        let next = Arc::new(next);
+        let (next, now) = (Arc::new(next), Instant::now());
         for watcher in &inner.watchers {
             let complete = Waiting::Complete(self.tag, Arc::clone(&next));
-            watcher.inbox.push(complete);
+            watcher.inbox.push(complete, now);
         }
         true
     }
@@ -209,11 +209,12 @@ impl Lane {
         if !is_open || inner.before_memory(self.tag, seen).is_some() {
             return false;
         }
+        let now = Instant::now();
         for frame in inner.missing(self.tag, seen) {
-            watcher.deliver(self.tag, frame);
+            watcher.deliver(self.tag, frame, now);
         }
-        let complete = Arc::new(inner.complete.clone());
-        watcher.inbox.push(Waiting::Complete(self.tag, complete));
+        let complete = Waiting::Complete(self.tag, Arc::new(inner.complete.clone()));
+        watcher.inbox.push(complete, now);
         inner.watchers.push(Arc::clone(watcher));
         true
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ofa_client::{
     Client, ClientError, Event, Extent, Gap, Item, Since, SubscribeOptions, Subscription,
@@ -205,8 +205,8 @@ impl Lanes {
     fn event(&self, lane: &Lane, event: &Event) -> bool {
         match frame(event, &self.topic) {
             Ok(frame) => {
-                let delivered = lane.publish(Arc::new(frame));
-                self.metrics.delivered(delivered.events, delivered.closed);
+                let delivered = lane.publish(Arc::new(frame), Instant::now());
+                self.metrics.delivered(delivered.events, delivered.slow);
                 true
             }
             Err(why) => {

@@ -95,6 +95,15 @@ enum Phase {
     Live(Arc<Watcher>),
 }
 
+/// What a client that gets events as they come is to do next.
+enum Live {
+    Write(Bytes),
+    /// Catch up: it took nothing for a while, and was left out.
+    Behind,
+    /// Come back: it has fallen behind by too much.
+    Ended,
+}
+
 impl Client {
     fn new(sources: Sources, progress: Progress, first: Bytes) -> Self {
         let share = |asset| sources.lanes.share(asset, progress.seen());
@@ -109,7 +118,11 @@ impl Client {
 
     async fn next(&mut self) -> Option<Bytes> {
         let stop = self.sources.stop.clone();
-        stop.run_until_cancelled(self.step()).await?
+        // Not `run_until_cancelled`: it has room for the future twice, for each idle client.
+        tokio::select! {
+            () = stop.cancelled() => None,
+            bytes = self.step() => bytes,
+        }
     }
 
     async fn step(&mut self) -> Option<Bytes> {
@@ -132,7 +145,14 @@ impl Client {
                 }
                 Phase::Live(watcher) => {
                     let watcher = Arc::clone(watcher);
-                    return self.live(&watcher.inbox).await;
+                    match self.live(&watcher.inbox).await {
+                        Live::Write(bytes) => return Some(bytes),
+                        Live::Behind => {
+                            self.detach();
+                            self.phase = Phase::CatchUp;
+                        }
+                        Live::Ended => return None,
+                    }
                 }
             }
         }
@@ -191,12 +211,13 @@ impl Client {
         }
     }
 
-    /// What waits, with the id after each event; a ping when all is quiet. `None` when the client has fallen behind.
-    async fn live(&mut self, inbox: &Inbox) -> Option<Bytes> {
+    /// What waits, with the id after each event; a ping when all is quiet.
+    async fn live(&mut self, inbox: &Inbox) -> Live {
         loop {
             let bytes = match inbox.take() {
                 Next::Take(items) => self.progress.take(&items),
-                Next::Close => return None,
+                Next::Behind => return Live::Behind,
+                Next::Close => return Live::Ended,
                 Next::Nothing => {
                     let changed = tokio::time::timeout_at(self.ping_at, inbox.changed());
                     match changed.await {
@@ -207,7 +228,15 @@ impl Client {
             };
             if !bytes.is_empty() {
                 self.ping_at = Instant::now() + PING_INTERVAL;
-                return Some(bytes);
+                return Live::Write(bytes);
+            }
+        }
+    }
+
+    fn detach(&self) {
+        if let Phase::Live(watcher) = &self.phase {
+            for lane in &self.lanes {
+                lane.lane().detach(watcher);
             }
         }
     }
@@ -215,10 +244,6 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if let Phase::Live(watcher) = &self.phase {
-            for lane in &self.lanes {
-                lane.lane().detach(watcher);
-            }
-        }
+        self.detach();
     }
 }

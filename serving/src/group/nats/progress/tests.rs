@@ -1,10 +1,13 @@
 //! A client that goes from one instance to another at any moment has every event once and in order.
 
 use std::collections::BTreeMap;
+use std::mem;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
 use super::super::super::position::Position;
+use super::super::super::queue::STALL;
 use super::super::inbox::Next;
 use super::super::lane::{Memory, Offsets};
 use super::*;
@@ -34,6 +37,8 @@ struct World {
     id: String,
     received: Received,
     room: usize,
+    /// How much later than the last event the next one comes.
+    late: Duration,
 }
 
 fn frame(partition: u32, offset: u64, asset: &str) -> Arc<Frame> {
@@ -57,6 +62,7 @@ impl World {
             id: "t".to_owned(),
             received: Received::new(),
             room,
+            late: Duration::ZERO,
         }
     }
 
@@ -79,10 +85,11 @@ impl World {
         };
         let to = (feed.next[partition] + count).min(end);
         let number = u32::try_from(partition).unwrap();
+        let now = Instant::now() + mem::take(&mut self.late);
         for offset in feed.next[partition]..to {
             let is_mine = self.topic[partition][usize::try_from(offset).unwrap()] == feed.asset;
             if is_mine && !are_lost {
-                feed.lane.publish(frame(number, offset, feed.asset));
+                feed.lane.publish(frame(number, offset, feed.asset), now);
             }
         }
         if are_lost && to > feed.next[partition] {
@@ -124,7 +131,13 @@ impl World {
         let selection = Selection::from_query(Some("asset_uuid=A,B,C")).unwrap();
         let seen = Seen::parse(&self.id).unwrap();
         self.subscribe(instance, &seen, from_now);
-        let mut progress = Progress::new(selection, seen, Arrivals::default());
+        self.join(
+            instance,
+            Progress::new(selection, seen, Arrivals::default()),
+        );
+    }
+
+    fn join(&mut self, instance: usize, mut progress: Progress) {
         loop {
             let lanes = self.instances[instance].iter().map(|feed| &feed.lane);
             let bytes = match progress.join(lanes, self.room) {
@@ -161,7 +174,7 @@ impl World {
         }
     }
 
-    /// The client takes something of what waits; one that was sent away is gone.
+    /// The client takes something of what waits; one that was left out catches up, and one that was sent away is gone.
     fn take(&mut self) -> bool {
         let Some((_, progress, watcher)) = &mut self.client else {
             return false;
@@ -173,6 +186,12 @@ impl World {
                 true
             }
             Next::Nothing => false,
+            Next::Behind => {
+                if let Some((instance, progress)) = self.leave() {
+                    self.join(instance, progress);
+                }
+                true
+            }
             Next::Close => {
                 self.leave();
                 false
@@ -180,12 +199,12 @@ impl World {
         }
     }
 
-    fn leave(&mut self) {
-        if let Some((instance, _, watcher)) = self.client.take() {
-            for feed in &self.instances[instance] {
-                feed.lane.detach(&watcher);
-            }
+    fn leave(&mut self) -> Option<(usize, Progress)> {
+        let (instance, progress, watcher) = self.client.take()?;
+        for feed in &self.instances[instance] {
+            feed.lane.detach(&watcher);
         }
+        Some((instance, progress))
     }
 
     fn note(&mut self, bytes: &[u8]) {
@@ -232,6 +251,8 @@ enum Event {
     Complete(usize, usize),
     Take,
     Leave,
+    /// Time passes, of which the client takes nothing.
+    Wait,
     Connect(usize, bool),
     Restart(usize),
 }
@@ -245,6 +266,7 @@ fn events() -> impl Strategy<Value = Event> {
         2 => (instance.clone(), asset).prop_map(|(i, a)| Event::Complete(i, a)),
         5 => Just(Event::Take),
         1 => Just(Event::Leave),
+        1 => Just(Event::Wait),
         4 => (instance.clone(), any::<bool>()).prop_map(|(i, now)| Event::Connect(i, now)),
         1 => instance.prop_map(Event::Restart),
     ]
@@ -264,7 +286,8 @@ proptest! {
                 Event::Feed(instance, asset, partition, count, lost) => world.feed(instance, asset, partition, count, lost),
                 Event::Complete(instance, asset) => world.complete(instance, asset),
                 Event::Take => { world.take(); }
-                Event::Leave => world.leave(),
+                Event::Leave => { world.leave(); }
+                Event::Wait => world.late = STALL,
                 Event::Connect(instance, now) if world.client.is_none() => world.connect(instance, now),
                 Event::Connect(..) => {}
                 Event::Restart(instance) => {
@@ -314,7 +337,7 @@ fn what_is_complete_makes_the_id_of_a_quiet_client_newer() {
     let Step::Live(watcher) = progress.join(lanes.iter(), 1 << 20) else {
         panic!("nothing is missing");
     };
-    lanes[0].publish(frame(0, 7, "A"));
+    lanes[0].publish(frame(0, 7, "A"), Instant::now());
     assert!(lanes[0].complete([(0, 20)].into()));
     assert!(lanes[1].complete([(0, 15)].into()));
     assert!(
