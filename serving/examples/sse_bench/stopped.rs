@@ -36,39 +36,40 @@ impl Bench {
             let stream = listen(client, 0, "").await?;
             listening.spawn(count(stream, Arc::clone(&counted)));
         }
-        let rate = async |turns| self.rate(clients, events, turns, &counted).await;
+        let deliver = async |turns| self.deliver(clients, events, turns, &counted).await;
         // Once to warm up.
-        rate(TURNS).await?;
-        let alone = rate(TURNS).await?;
+        deliver(TURNS).await?;
+        let alone = self.cost(clients, events, deliver(TURNS)).await?;
         let others = Stopped::start(stopped)?;
-        let (mut filling, begun) = (0, Instant::now());
-        // Until each takes nothing any more and the service has left it out.
-        while self.slow_clients().await? < stopped {
-            rate(1).await?;
-            filling += 1;
-        }
-        let filled_after = begun.elapsed().as_secs_f64();
-        rate(TURNS.saturating_sub(filling)).await?;
-        let turns = filling.max(TURNS);
-        let deliveries = u64::from(clients) * u64::from(events) * u64::from(turns);
-        let beside = deliveries as f64 / begun.elapsed().as_secs_f64();
-        let later = rate(TURNS).await?;
+        let mut left_out_after = 0.0;
+        let beside = async {
+            let begun = Instant::now();
+            let mut turns = 0;
+            // Until each takes nothing any more and the service has left it out.
+            while self.slow_clients().await? < stopped {
+                turns += deliver(1).await?;
+            }
+            left_out_after = begun.elapsed().as_secs_f64();
+            Ok(turns + deliver(TURNS.saturating_sub(turns)).await?)
+        };
+        let beside = self.cost(clients, events, beside).await?;
+        let later = self.cost(clients, events, deliver(TURNS)).await?;
         drop(others);
-        let gone = rate(TURNS).await?;
+        let gone = self.cost(clients, events, deliver(TURNS)).await?;
         println!(
-            "clients={clients} stopped={stopped} alone_per_s={alone:.0} from_the_stop_on_per_s={beside:.0} left_out_after_s={filled_after:.1} later_per_s={later:.0} gone_per_s={gone:.0}",
+            "clients={clients} stopped={stopped} alone={alone} from_the_stop_on={beside} left_out_after_s={left_out_after:.1} later={later} gone={gone}",
         );
         Ok(())
     }
 
-    /// Deliveries a second of events of one asset.
-    async fn rate(
+    /// Delivers an asset's events, in so many turns. How many these were.
+    async fn deliver(
         &self,
         clients: u32,
         events: u32,
         turns: u32,
         counted: &AtomicU64,
-    ) -> Result<f64> {
+    ) -> Result<u32> {
         let wanted = u64::from(clients) * u64::from(events);
         let begun = Instant::now();
         for _ in 0..turns {
@@ -76,7 +77,21 @@ impl Bench {
             tokio::task::block_in_place(|| self.produce(1, events))?;
             wait_for(counted, wanted, begun).await?;
         }
-        Ok((wanted * u64::from(turns)) as f64 / begun.elapsed().as_secs_f64())
+        Ok(turns)
+    }
+
+    /// What so many turns cost: deliveries a second, and the service's CPU seconds for a million.
+    async fn cost(
+        &self,
+        clients: u32,
+        events: u32,
+        turns: impl Future<Output = Result<u32>>,
+    ) -> Result<String> {
+        let (begun, before) = (Instant::now(), self.cpu()?);
+        let millions = f64::from(turns.await?) * f64::from(clients) * f64::from(events) / 1e6;
+        let rate = millions / begun.elapsed().as_secs_f64();
+        let cpu = (self.cpu()? - before) / millions;
+        Ok(format!("{rate:.2}M/s,{cpu:.3}s/M"))
     }
 
     /// Clients that have fallen behind.
