@@ -194,7 +194,7 @@ fn the_plugin_works(cluster: &Cluster, factory: &Path) -> Result<()> {
     ])?;
     say(&plan);
     ensure!(plan.contains("from 2 to 4 shards"), "{plan}");
-    ensure!(plan.contains("restart   factory/forwarders"), "{plan}");
+    ensure!(plan.contains("reload    factory/forwarders"), "{plan}");
     Ok(())
 }
 
