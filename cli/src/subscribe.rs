@@ -13,6 +13,12 @@ use super::cluster::ClusterArgs;
 use super::{RouterArgs, output, stop};
 use ofa_client::{Client, ClientOptions, Credentials, Event, Extent, Gap, Item, SubscribeOptions};
 
+/// Items of one asset that may wait while standard output takes none: a container's log may stall for seconds. A few MiB at most.
+const QUEUE: usize = 16_384;
+
+/// Most lines that are written at once, where they come faster than they are taken one by one.
+const LINES: usize = 256;
+
 #[derive(Debug, Args)]
 pub(crate) struct SubscribeArgs {
     /// UUIDs of the assets
@@ -56,6 +62,7 @@ impl SubscribeArgs {
         for asset in &self.assets {
             let options = SubscribeOptions {
                 from: self.from.clone(),
+                queue: QUEUE,
                 ..SubscribeOptions::default()
             };
             let subscription = client.subscribe_with(asset, options).await?;
@@ -73,22 +80,36 @@ impl SubscribeArgs {
         items: &mut (impl futures::Stream<Item = (&'a AssetUuid, Item)> + Unpin),
     ) -> anyhow::Result<()> {
         let mut left = self.count.unwrap_or(u64::MAX);
+        let mut ready = items.ready_chunks(LINES);
         while left > 0
-            && let Some((asset, item)) = items.next().await
+            && let Some(chunk) = ready.next().await
         {
-            if let Item::Event(event) = &item {
-                if !self.ids.is_empty() && !self.ids.contains(&event.id) {
-                    continue;
+            let mut lines = Vec::new();
+            for (asset, item) in chunk {
+                if let Item::Event(event) = &item {
+                    if left == 0 || !self.is_wanted(event) {
+                        continue;
+                    }
+                    left -= 1;
                 }
-                left -= 1;
+                lines.push(self.line(asset, &item)?);
             }
-            if self.json {
-                output::json(&as_json(asset, &item))?;
-            } else {
-                output::line(as_text(asset, &item))?;
+            if !lines.is_empty() {
+                output::line(lines.join("\n"))?;
             }
         }
         Ok(())
+    }
+
+    fn is_wanted(&self, event: &Event) -> bool {
+        self.ids.is_empty() || self.ids.contains(&event.id)
+    }
+
+    fn line(&self, asset: &AssetUuid, item: &Item) -> anyhow::Result<String> {
+        if self.json {
+            return Ok(serde_json::to_string(&as_json(asset, item))?);
+        }
+        Ok(as_text(asset, item))
     }
 
     fn credentials(&self) -> anyhow::Result<Option<Credentials>> {
