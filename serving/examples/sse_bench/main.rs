@@ -15,7 +15,7 @@
 //! | `stopped CLIENTS STOPPED EVENTS` | deliveries a second to CLIENTS clients of one asset: alone, from when the process of STOPPED more is stopped, behind that, and when it has ended; and after how long all of these are left out |
 //!
 //! `stopped` writes EVENTS events at a time, ten times for each figure: a client's queue has to hold them (2,000 are 0.5 MB of 1 MiB).
-//! Until its kernel's buffers are full and a second has passed, a stopped client costs what any other does.
+//! Until its kernel's buffers are full and half a second has passed, a stopped client costs what any other does.
 #![allow(clippy::print_stdout, reason = "the line it prints is its result")]
 #![allow(clippy::cast_precision_loss, reason = "figures of three digits")]
 

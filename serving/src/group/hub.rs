@@ -4,7 +4,7 @@
 //! ring has after its position and enters the index under that lock, so there is nothing between the two to lose
 //! or to see twice. What the ring no longer has, it reads from Kafka before it asks to join again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -118,19 +118,28 @@ impl Hub {
         self.inner.lock().watchers.values().map(Vec::len).sum()
     }
 
-    /// Takes in the sequence's next events, which came at `now`, and hands them to their clients. Waits for nobody.
-    pub(super) fn publish(&self, frames: &[Arc<Frame>], now: Instant) -> Delivered {
+    /// Takes in the sequence's next events and hands them to their clients. Waits for nobody. `now` is asked while it does: handing
+    /// out may take long, and no client is to pay for that.
+    pub(super) fn publish(&self, frames: &[Arc<Frame>], now: impl Fn() -> Instant) -> Delivered {
         let mut delivered = Delivered::default();
         let mut inner = self.inner.lock();
-        // An asset's events that follow each other go to each client together: a queue is locked, and its client woken, once for all.
+        // An asset's events that follow each other go to each client together: it is woken once for all.
         for run in frames.chunk_by(|one, next| one.asset == next.asset) {
-            inner.hand_out(run, now, &mut delivered);
+            inner.hand_out(run, now(), &mut delivered);
             for frame in run {
                 inner.position.saw(frame.partition, frame.offset);
                 inner.ring.push(Arc::clone(frame));
             }
         }
         delivered
+    }
+
+    /// Everything below these offsets was read, and what was not published is nobody's event. The ids of later events count it.
+    pub(super) fn passed(&self, next: &BTreeMap<u32, u64>) {
+        let mut inner = self.inner.lock();
+        for (partition, next) in next {
+            inner.position.advance(*partition, *next);
+        }
     }
 
     /// The next step for a client that has seen this much; it may be given events that it has. One that gets live is sent
@@ -190,8 +199,9 @@ impl Hub {
 impl Watcher {
     /// Hands one asset's events to the client, those it asked for.
     fn take(&self, run: &[Arc<Frame>], before: &Position, now: Instant) -> Pushed {
-        if self.queue.leave_out_if_stalled(before, now) {
-            return Pushed::Behind;
+        // First: a client that is not given the events must not have its arrivals used up by them.
+        if let Err(pushed) = self.queue.admit(before, now) {
+            return pushed;
         }
         if !run.iter().all(|frame| frame.follows(&self.arrivals)) {
             self.queue.close();
@@ -219,14 +229,24 @@ impl Inner {
         }
     }
 
-    /// What the ring has for a client on a partition, in order.
+    /// What the ring has for a client on a partition, in order. Complete for its first [`JOIN_BYTES`]: behind these, an asset's events
+    /// may be missing.
     fn missing(&self, selection: &Selection, partition: u32, from: u64) -> Vec<Arc<Frame>> {
-        let mut found: Vec<Arc<Frame>> = selection
-            .assets()
-            .flat_map(|asset| self.ring.since(partition, from, asset))
-            .filter(|frame| frame.concerns(selection))
-            .cloned()
-            .collect();
+        let mut found = Vec::new();
+        for asset in selection.assets() {
+            let mut bytes = 0;
+            let frames = self.ring.since(partition, from, asset);
+            let concerned = frames.filter(|frame| frame.concerns(selection));
+            found.extend(
+                concerned
+                    .take_while(|frame| {
+                        let has_room = bytes < JOIN_BYTES;
+                        bytes += frame.size();
+                        has_room
+                    })
+                    .cloned(),
+            );
+        }
         found.sort_by_key(|frame| frame.offset);
         found
     }

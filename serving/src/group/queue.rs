@@ -2,7 +2,7 @@
 //!
 //! A client that keeps up gets each event by itself, as it is. While one is being written, others gather, and
 //! the next write takes them all. One that falls behind by more than the bound is closed: its connection ends
-//! and it resumes by its last id. One that takes nothing at all is left out before that: it is given what it has missed when it
+//! and it resumes by its last id. One that takes nothing for a while is left out before that: it is given what it has missed when it
 //! takes again, and until then costs nobody else anything.
 
 use std::collections::VecDeque;
@@ -49,7 +49,7 @@ enum State {
 /// What became of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pushed {
-    /// So many wait.
+    /// So many were added to what waits.
     Waits(u64),
     /// The client has fallen behind: from now on the queue takes no more.
     Behind,
@@ -66,12 +66,12 @@ pub(super) enum Next {
     Nothing,
     /// Catch up from here: the client was left out.
     Behind(Position),
-    /// End the connection: the client has fallen behind.
+    /// End the connection: the client has fallen behind by too much, or has to come back for other reasons.
     Close,
 }
 
 impl Queue {
-    /// A queue for `bound` bytes; a single frame always finds place.
+    /// A queue for `bound` bytes; what comes at once to a client that has taken everything always finds place.
     #[must_use]
     pub(super) fn new(bound: usize) -> Self {
         let waiting = Waiting {
@@ -87,7 +87,7 @@ impl Queue {
         }
     }
 
-    /// Adds frames that came at `now`. The client is woken where it had nothing to do.
+    /// Adds frames that came at `now`, once it was [asked](Self::admit) for. The client is woken where it had nothing to do.
     pub(super) fn push(&self, frames: impl Iterator<Item = Bytes>, now: Instant) -> Pushed {
         let mut waiting = self.waiting.lock();
         if !matches!(waiting.state, State::Open) {
@@ -97,7 +97,7 @@ impl Queue {
         let mut pushed = 0;
         for frame in frames {
             waiting.bytes += frame.len();
-            if !waiting.frames.is_empty() && waiting.bytes > self.bound {
+            if !was_empty && waiting.bytes > self.bound {
                 drop(waiting);
                 self.close();
                 return Pushed::Behind;
@@ -112,16 +112,20 @@ impl Queue {
         Pushed::Waits(pushed)
     }
 
-    /// Leaves the client out if it has taken nothing for [`STALL`] of what waits, which is all up to `position`. Whether it is.
-    pub(super) fn leave_out_if_stalled(&self, position: &Position, now: Instant) -> bool {
+    /// Whether the client is to be given what comes at `now`, behind `position`. One that has taken nothing for [`STALL`] of what waits
+    /// is left out from there on.
+    pub(super) fn admit(&self, position: &Position, now: Instant) -> Result<(), Pushed> {
         let mut waiting = self.waiting.lock();
-        let is_stalled = matches!(waiting.state, State::Open)
-            && !waiting.frames.is_empty()
-            && now.saturating_duration_since(waiting.since) >= STALL;
+        if !matches!(waiting.state, State::Open) {
+            return Err(Pushed::Closed);
+        }
+        let is_stalled =
+            !waiting.frames.is_empty() && now.saturating_duration_since(waiting.since) >= STALL;
         if is_stalled {
             waiting.state = State::LeftOut(Box::new(position.clone()));
+            return Err(Pushed::Behind);
         }
-        is_stalled
+        Ok(())
     }
 
     /// Sends the client away; what waits is forgotten.
@@ -155,6 +159,10 @@ impl Queue {
             write.extend_from_slice(frame);
             waiting.bytes -= frame.len();
             waiting.frames.pop_front();
+        }
+        if waiting.frames.is_empty() {
+            // A client that has taken everything keeps no room: there are many, and most are quiet.
+            waiting.frames = VecDeque::new();
         }
         waiting.since = Instant::now();
         Next::Write(write.freeze())
@@ -196,13 +204,13 @@ mod tests {
     fn one_that_takes_nothing_is_left_out_and_goes_on_from_there() {
         let queue = Queue::new(10);
         let (position, begun) = (Position::new("t", vec![7]), Instant::now());
-        let is_left_out = |after| queue.leave_out_if_stalled(&position, begun + after);
-        assert!(!is_left_out(STALL));
+        let admit = |after| queue.admit(&position, begun + after);
+        assert_eq!(admit(STALL), Ok(()));
         let frames = [&b"a"[..], b"b"].map(Bytes::from_static);
         queue.push(frames.into_iter(), begun);
-        assert!(!is_left_out(STALL / 2));
-        assert!(is_left_out(STALL));
-        assert!(!is_left_out(STALL * 2));
+        assert_eq!(admit(STALL / 2), Ok(()));
+        assert_eq!(admit(STALL), Err(Pushed::Behind));
+        assert_eq!(admit(STALL * 2), Err(Pushed::Closed));
         let more = iter::once(Bytes::from_static(b"c"));
         assert_eq!(queue.push(more, begun + STALL), Pushed::Closed);
         assert_eq!(queue.take(), Next::Write(Bytes::from_static(b"ab")));
@@ -217,9 +225,9 @@ mod tests {
         let frame = Bytes::from(vec![b'x'; MAX_WRITE]);
         queue.push(iter::repeat_n(frame, 2), begun.checked_sub(STALL).unwrap());
         assert!(matches!(queue.take(), Next::Write(_)));
-        assert!(!queue.leave_out_if_stalled(&position, Instant::now()));
+        assert_eq!(queue.admit(&position, Instant::now()), Ok(()));
         assert!(matches!(queue.take(), Next::Write(_)));
-        assert!(!queue.leave_out_if_stalled(&position, Instant::now() + STALL));
+        assert_eq!(queue.admit(&position, Instant::now() + STALL), Ok(()));
     }
 
     proptest! {

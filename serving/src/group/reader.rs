@@ -151,7 +151,8 @@ impl Reader {
         while !self.stop.is_cancelled() {
             let batch = self.batch(&mut begun)?;
             if !batch.frames.is_empty() || !batch.next.is_empty() {
-                let delivered = begun.hub.publish(&batch.frames, Instant::now());
+                let delivered = begun.hub.publish(&batch.frames, Instant::now);
+                begun.hub.passed(&batch.next);
                 self.metrics.delivered(delivered.events, delivered.slow);
                 self.store.apply(batch.changes, batch.next)?;
             }

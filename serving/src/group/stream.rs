@@ -245,7 +245,7 @@ enum Live {
     Write(Bytes),
     /// Catch up from here: it took nothing for a while, and was left out.
     Behind(Position),
-    /// Come back: it has fallen behind by too much.
+    /// Come back: it has fallen behind by too much, or has to for other reasons.
     Ended,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! An id is a [`Seen`] of one topic. While assets of a client go over from one group's topic to another's it is several,
 //! separated by `|`: how far the client is in each of the topics of which more may come for it. A topic behind a `?` is
-//! one that an asset has been in while the client was away.
+//! one that an asset has been in while the client was away; where its place in that topic is told too, that is what counts.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -57,14 +57,11 @@ impl Came {
 
     /// `None` for what is no id of ours.
     fn from_parts(id: &str, own: &str) -> Option<Self> {
-        let (mut here, mut earlier, mut unknown) = (None, Vec::new(), Vec::new());
-        let mut topics = BTreeSet::new();
+        let (mut here, mut earlier) = (None, Vec::new());
+        let (mut known, mut unknown) = (BTreeSet::new(), BTreeSet::new());
         for part in id.split(SEPARATOR) {
-            let topic: Arc<str> = match part.strip_prefix(UNKNOWN) {
-                Some(topic) => {
-                    unknown.push(topic.into());
-                    topic.into()
-                }
+            let (topic, is_new): (Arc<str>, bool) = match part.strip_prefix(UNKNOWN) {
+                Some(topic) => (topic.into(), unknown.insert(topic.into())),
                 None => {
                     let seen = Seen::parse(part).ok()?;
                     let topic = Arc::clone(seen.base().topic());
@@ -72,15 +69,17 @@ impl Came {
                         true => here = Some(seen),
                         false => earlier.push(seen),
                     }
-                    topic
+                    let is_new = known.insert(Arc::clone(&topic));
+                    (topic, is_new)
                 }
             };
             // An id is what a client says: it must not have any topic of Kafka read.
             let may_be = *topic == *own || GroupName::is_topic(&topic);
-            if !may_be || !topics.insert(topic) || topics.len() > MAX_TOPICS {
+            if !may_be || !is_new || known.len() + unknown.len() > MAX_TOPICS {
                 return None;
             }
         }
+        let unknown: Vec<Arc<str>> = unknown.difference(&known).cloned().collect();
         Some(match here {
             Some(seen) if earlier.is_empty() && unknown.is_empty() => {
                 Self::Here(Start::After(seen))
@@ -151,6 +150,21 @@ mod tests {
         );
     }
 
+    /// A client that is on its way from a topic may meet an asset that has come from there once more.
+    #[test]
+    fn a_place_that_is_told_need_not_be_found() {
+        for (id, same) in [
+            (
+                "t/0/4|asset_stream_o_topic/0/4|?asset_stream_o_topic",
+                "t/0/4|asset_stream_o_topic/0/4",
+            ),
+            ("t/0/4|?t", "t/0/4"),
+        ] {
+            assert_eq!(came(Some(id)), came(Some(same)), "{id}");
+            assert_ne!(came(Some(id)), Came::Here(Start::Unknown), "{id}");
+        }
+    }
+
     #[test]
     fn a_topic_that_is_to_be_found_is_told_from_one_that_was_empty() {
         let trail = |id| match came(Some(id)) {
@@ -185,7 +199,7 @@ mod tests {
             "t/0/4|?salaries",
             "t/0/4|?",
             "t/0/4|t/0/5",
-            "t/0/4|asset_stream_other_topic/0/4|?asset_stream_other_topic",
+            "t/0/4|?asset_stream_other_topic|?asset_stream_other_topic",
         ] {
             assert_eq!(came(Some(id)), Came::Here(Start::Unknown), "{id}");
         }

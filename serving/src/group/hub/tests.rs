@@ -10,6 +10,9 @@ use super::*;
 
 const PARTITIONS: u32 = 2;
 
+/// What clients watch.
+const MINE: [&str; 2] = ["A", "B"];
+
 /// The topic: the source of truth that a range read goes to.
 #[derive(Default)]
 struct Topic {
@@ -18,21 +21,30 @@ struct Topic {
 }
 
 impl Topic {
-    /// The next record, which the hub is given at `now`.
-    fn append(&mut self, hub: &Hub, partition: u32, asset: &'static str, now: Instant) {
-        let next = &mut self.next[partition as usize];
-        self.records.push((partition, *next, asset));
-        let mut position = hub.position();
-        position.saw(partition, *next);
-        hub.publish(&[frame(partition, *next, asset, Some(&position))], now);
-        *next += 1;
+    /// The next records, which the hub is given together at `now`. Those without asset are nobody's event.
+    fn append(&mut self, hub: &Hub, records: &[(u32, Option<&'static str>)], now: Instant) {
+        let mut position = Position::new("t", self.next.to_vec());
+        let mut frames = Vec::new();
+        for (partition, asset) in records {
+            let next = &mut self.next[*partition as usize];
+            position.saw(*partition, *next);
+            if let Some(asset) = asset {
+                self.records.push((*partition, *next, asset));
+                frames.push(frame(*partition, *next, asset, Some(&position)));
+            }
+            *next += 1;
+        }
+        hub.publish(&frames, || now);
+        hub.passed(&(0..).zip(self.next).collect());
     }
 
-    fn of(&self, asset: &str, from: &Position) -> Vec<(u32, u64)> {
+    fn of(&self, assets: &[&str], from: &Position) -> Vec<(u32, u64)> {
         let mut found: Vec<(u32, u64)> = self
             .records
             .iter()
-            .filter(|(partition, offset, a)| *a == asset && *offset >= from.next(*partition))
+            .filter(|(partition, offset, asset)| {
+                assets.contains(asset) && *offset >= from.next(*partition)
+            })
             .map(|(partition, offset, _)| (*partition, *offset))
             .collect();
         found.sort_unstable();
@@ -81,7 +93,7 @@ fn written(bytes: &[u8]) -> Vec<((u32, u64), Position)> {
         .collect()
 }
 
-/// A client of one asset.
+/// A client of the assets A and B.
 struct Client {
     hub: Arc<Hub>,
     selection: Arc<Selection>,
@@ -94,7 +106,7 @@ impl Client {
     fn new(hub: &Arc<Hub>) -> Self {
         Self {
             hub: Arc::clone(hub),
-            selection: Arc::new(Selection::from_query(Some("asset_uuid=A")).unwrap()),
+            selection: Arc::new(Selection::from_query(Some("asset_uuid=A,B")).unwrap()),
             position: hub.position(),
             received: Vec::new(),
             subscription: None,
@@ -139,7 +151,7 @@ impl Client {
                     from,
                     to,
                 } => {
-                    let wanted = topic.of("A", &Position::new("t", Vec::new()));
+                    let wanted = topic.of(&MINE, &Position::new("t", Vec::new()));
                     let wanted = wanted
                         .into_iter()
                         .filter(|(p, offset)| *p == partition && (from..to).contains(offset));
@@ -159,21 +171,32 @@ impl Client {
     }
 }
 
+/// Records of some assets and of none, several of one after the other as they come.
+fn records() -> impl Strategy<Value = Vec<(u32, Option<&'static str>)>> {
+    let asset = prop_oneof![
+        4 => Just(Some("A")),
+        2 => Just(Some("B")),
+        2 => Just(Some("C")),
+        1 => Just(None),
+    ];
+    proptest::collection::vec((0u32..PARTITIONS, asset), 1..6)
+}
+
 proptest! {
     /// A client that goes and comes back at any moments, with the id of the last event it has seen, and takes nothing at others, at a
     /// service with any little memory, gets every event once and each partition's in order.
     #[test]
     fn a_client_that_comes_back_has_missed_nothing(
-        steps in proptest::collection::vec((0u32..PARTITIONS, any::<bool>(), any::<bool>(), 0u8..6), 1..120),
+        steps in proptest::collection::vec((records(), any::<bool>(), 0u8..6), 1..80),
         room in 0usize..30,
     ) {
         let hub = hub(room);
         let mut topic = Topic::default();
         let start = hub.position();
         let mut client = Client::new(&hub);
-        for (partition, mine, is_late, action) in steps {
+        for (records, is_late, action) in steps {
             let now = Instant::now() + if is_late { STALL } else { Duration::ZERO };
-            topic.append(&hub, partition, if mine { "A" } else { "B" }, now);
+            topic.append(&hub, &records, now);
             match action {
                 0 => client.subscription = None,
                 1 => client.join(&topic),
@@ -189,7 +212,7 @@ proptest! {
         prop_assert!(by_partition.is_sorted());
         by_partition.dedup();
         prop_assert_eq!(by_partition.len(), received.len());
-        prop_assert_eq!(by_partition, topic.of("A", &start));
+        prop_assert_eq!(by_partition, topic.of(&MINE, &start));
     }
 }
 
@@ -222,7 +245,7 @@ fn one_that_fell_behind_is_told_no_newer_id() {
     let frames = [0, 1].map(|offset| frame(0, offset, "A", Some(&hub.position())));
     let mut delivered = frames
         .chunks(1)
-        .map(|frame| hub.publish(frame, Instant::now()));
+        .map(|frame| hub.publish(frame, Instant::now));
     let (one, too_much) = (
         Delivered { events: 1, slow: 0 },
         Delivered { events: 0, slow: 1 },
@@ -252,7 +275,7 @@ fn one_is_sent_away_when_its_asset_comes_from_a_group_where_it_has_not_been() {
         for from in from {
             let frame = Frame::new((0, next), "A".into(), None, b"{}", Some(&hub.position()));
             let frame = frame.moved_from(Some((*from).into()));
-            hub.publish(&[Arc::new(frame)], Instant::now());
+            hub.publish(&[Arc::new(frame)], Instant::now);
             next += 1;
         }
         subscription.queue().take() == Next::Nothing
@@ -271,17 +294,53 @@ fn one_that_takes_nothing_is_left_out_until_it_does() {
     let mut topic = Topic::default();
     let mut client = Client::new(&hub);
     client.join(&topic);
-    topic.append(&hub, 0, "A", begun);
-    topic.append(&hub, 0, "A", begun);
+    let of_a = [(0, Some("A"))];
+    topic.append(&hub, &of_a, begun);
+    topic.append(&hub, &of_a, begun);
+    assert_eq!(hub.watchers(), 2);
+    topic.append(&hub, &of_a, begun + STALL);
     assert_eq!(hub.watchers(), 1);
-    topic.append(&hub, 0, "A", begun + STALL);
-    assert_eq!(hub.watchers(), 0);
-    topic.append(&hub, 0, "A", begun + STALL);
+    topic.append(&hub, &of_a, begun + STALL);
     client.take();
     assert_eq!(client.received, [(0, 0), (0, 1)]);
     client.join(&topic);
     assert_eq!(client.received, [(0, 0), (0, 1), (0, 2), (0, 3)]);
-    assert_eq!(hub.watchers(), 1);
+    assert_eq!(hub.watchers(), 2);
+}
+
+/// An asset that arrives while its client is left out is one that it is prepared for still when it catches up.
+#[test]
+fn one_that_is_left_out_keeps_its_arrivals() {
+    let (hub, begun) = (hub(10), Instant::now());
+    let selection = Arc::new(Selection::from_query(Some("asset_uuid=A,B")).unwrap());
+    let arrivals = Arrivals::of(&[AssetTag::of("A"), AssetTag::of("B")], &["paint".into()]);
+    let Join::Live(_, live) = hub.join(&selection, &hub.position().into(), &arrivals) else {
+        panic!("there is nothing to catch up");
+    };
+    let publish = |offset, asset, from: Option<&str>, now| {
+        let at = hub.position();
+        let frame = Frame::new((0, offset), Arc::from(asset), None, b"{}", Some(&at));
+        hub.publish(&[Arc::new(frame.moved_from(from.map(Into::into)))], || now);
+    };
+    publish(0, "A", Some("paint"), begun);
+    publish(1, "A", None, begun + STALL);
+    publish(2, "B", Some("paint"), begun + STALL);
+    assert!(matches!(live.queue().take(), Next::Write(_)));
+    assert!(matches!(live.queue().take(), Next::Behind(_)));
+    assert!(!arrivals.take("A", Some("paint")));
+    assert!(arrivals.take("B", Some("paint")));
+}
+
+/// What nobody is given counts too: a later event's id names it.
+#[test]
+fn an_id_that_counts_nobodys_events_is_not_ahead() {
+    let hub = hub(10);
+    let mut topic = Topic::default();
+    topic.append(&hub, &[(1, None), (0, Some("A"))], Instant::now());
+    let mut client = Client::new(&hub);
+    client.position = Position::new("t", vec![1, 1]);
+    client.join(&topic);
+    assert!(client.subscription.is_some());
 }
 
 #[test]

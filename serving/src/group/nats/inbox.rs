@@ -1,8 +1,8 @@
 //! What waits for one client: bounded, and shared with all others that watch the same.
 //!
 //! Only the id differs from client to client, so it is written when the event is, and what waits costs a client no more
-//! than its place. One that falls behind by more than the bound is sent away and resumes by its last id; one that takes nothing at all
-//! is left out before that, and catches up when it takes again.
+//! than its place. One that falls behind by more than the bound is sent away and resumes by its last id; one that takes nothing for a
+//! while is left out before that, and catches up when it takes again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub(super) enum Next {
     Nothing,
     /// Catch up: the client was left out, and what waited is forgotten.
     Behind,
-    /// End the connection.
+    /// End the connection: the client has fallen behind by too much, or has to come back for other reasons.
     Close,
 }
 
@@ -95,7 +95,7 @@ impl Inbox {
         }
     }
 
-    /// Adds something that came at `now`. The client is woken where it had nothing to do.
+    /// Adds something that came at `now`, once it was [asked](Self::admit) for. The client is woken where it had nothing to do.
     pub(super) fn push(&self, item: Waiting, now: Instant) -> Pushed {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
@@ -115,16 +115,20 @@ impl Inbox {
         Pushed::Waits(1)
     }
 
-    /// Leaves the client out if it has taken nothing for [`STALL`] of what waits. Whether it is.
-    pub(super) fn leave_out_if_stalled(&self, now: Instant) -> bool {
+    /// Whether the client is to be given what comes at `now`. One that has taken nothing for [`STALL`] of what waits is left out, and
+    /// what waits is forgotten.
+    pub(super) fn admit(&self, now: Instant) -> Result<(), Pushed> {
         let mut state = self.state.lock();
-        let is_stalled = state.phase == Phase::Open
-            && !state.waiting.is_empty()
-            && now.saturating_duration_since(state.since) >= STALL;
+        if state.phase != Phase::Open {
+            return Err(Pushed::Closed);
+        }
+        let is_stalled =
+            !state.waiting.is_empty() && now.saturating_duration_since(state.since) >= STALL;
         if is_stalled {
             state.end(Phase::LeftOut);
+            return Err(Pushed::Behind);
         }
-        is_stalled
+        Ok(())
     }
 
     /// Sends the client away; what waits is forgotten.
@@ -153,9 +157,11 @@ impl Inbox {
         if taken.is_empty() {
             return Next::Nothing;
         }
-        if !state.waiting.is_empty() {
-            state.since = Instant::now();
+        if state.waiting.is_empty() {
+            // A client that has taken everything keeps no room: there are many, and most are quiet.
+            state.waiting = VecDeque::new();
         }
+        state.since = Instant::now();
         Next::Take(taken)
     }
 

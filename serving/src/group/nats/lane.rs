@@ -84,13 +84,18 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// Hands an event to the client, if it asked for it.
-    fn deliver(&self, asset: AssetTag, frame: &Arc<Frame>, now: Instant) -> Option<Pushed> {
-        if self.inbox.leave_out_if_stalled(now) {
-            return Some(Pushed::Behind);
+    fn deliver(&self, asset: AssetTag, frame: &Arc<Frame>, now: Instant) -> Pushed {
+        if !frame.concerns(&self.selection) {
+            return self.inbox.admit(now).err().unwrap_or(Pushed::Waits(0));
         }
-        let event = || Waiting::Event(asset, Arc::clone(frame));
-        let wanted = frame.concerns(&self.selection);
-        wanted.then(|| self.inbox.push(event(), now))
+        self.push(Waiting::Event(asset, Arc::clone(frame)), now)
+    }
+
+    fn push(&self, item: Waiting, now: Instant) -> Pushed {
+        match self.inbox.admit(now) {
+            Ok(()) => self.inbox.push(item, now),
+            Err(pushed) => pushed,
+        }
     }
 }
 
@@ -134,10 +139,9 @@ impl Lane {
         let mut delivered = Delivered::default();
         let mut inner = self.inner.lock();
         // One that is not to get any more leaves here and not when its connection ends, which may take half a minute.
-        inner.watchers.retain(|watcher| {
-            let pushed = watcher.deliver(self.tag, &frame, now);
-            pushed.is_none_or(|pushed| delivered.count(pushed))
-        });
+        inner
+            .watchers
+            .retain(|watcher| delivered.count(watcher.deliver(self.tag, &frame, now)));
         let partition = frame.partition;
         inner.bytes += frame.size();
         self.memory.used.fetch_add(frame.size(), Ordering::Relaxed);
@@ -163,21 +167,27 @@ impl Lane {
         inner.send_away();
     }
 
-    /// Everything below these offsets has come. False when that is less than before: the topic was made anew.
-    pub(super) fn complete(&self, next: Offsets) -> bool {
+    /// Everything below these offsets has come. `None` when that is less than before: the topic was made anew.
+    #[must_use]
+    pub(super) fn complete(&self, next: Offsets) -> Option<Delivered> {
         let mut inner = self.inner.lock();
         let fell =
             |(partition, before): (&u32, &u64)| next.get(partition).is_none_or(|it| it < before);
         if inner.complete.iter().any(fell) {
-            return false;
+            return None;
         }
         inner.complete.clone_from(&next);
         let (next, now) = (Arc::new(next), Instant::now());
-        for watcher in &inner.watchers {
+        let mut delivered = Delivered::default();
+        inner.watchers.retain(|watcher| {
             let complete = Waiting::Complete(self.tag, Arc::clone(&next));
-            watcher.inbox.push(complete, now);
-        }
-        true
+            delivered.count(watcher.push(complete, now))
+        });
+        // Notices are no events.
+        Some(Delivered {
+            events: 0,
+            ..delivered
+        })
     }
 
     /// What a client lacks that memory no longer has: a partition, and the offsets from the first to before the second.
@@ -214,7 +224,7 @@ impl Lane {
             watcher.deliver(self.tag, frame, now);
         }
         let complete = Waiting::Complete(self.tag, Arc::new(inner.complete.clone()));
-        watcher.inbox.push(complete, now);
+        watcher.push(complete, now);
         inner.watchers.push(Arc::clone(watcher));
         true
     }

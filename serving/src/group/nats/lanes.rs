@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::super::frame::Frame;
-use super::super::hub::Limits;
+use super::super::hub::{Delivered, Limits};
 use super::super::seen::{AssetTag, Seen};
 use super::lane::{Lane, Memory, Offsets};
 use super::{RETRY, Trouble, explained};
@@ -168,7 +168,10 @@ impl Lanes {
                 Item::Event(event) => self.event(lane, &event),
                 Item::Gap(gap) => self.gap(lane, &gap),
                 // Clients come back, and are told that their ids are of a former topic.
-                Item::Complete { next } => lane.complete(next),
+                Item::Complete { next } => {
+                    let delivered = lane.complete(next);
+                    delivered.map(|it| self.note(it)).is_some()
+                }
                 other => {
                     debug!(asset, ?other, "a subscription goes on");
                     true
@@ -202,11 +205,14 @@ impl Lanes {
         Ok(subscription)
     }
 
+    fn note(&self, delivered: Delivered) {
+        self.metrics.delivered(delivered.events, delivered.slow);
+    }
+
     fn event(&self, lane: &Lane, event: &Event) -> bool {
         match frame(event, &self.topic) {
             Ok(frame) => {
-                let delivered = lane.publish(Arc::new(frame), Instant::now());
-                self.metrics.delivered(delivered.events, delivered.slow);
+                self.note(lane.publish(Arc::new(frame), Instant::now()));
                 true
             }
             Err(why) => {

@@ -100,7 +100,7 @@ enum Live {
     Write(Bytes),
     /// Catch up: it took nothing for a while, and was left out.
     Behind,
-    /// Come back: it has fallen behind by too much.
+    /// Come back: it has fallen behind by too much, or has to for other reasons.
     Ended,
 }
 
