@@ -169,11 +169,11 @@ impl Hub {
                 return Join::Ahead;
             }
             for frame in inner.missing(selection, partition, from) {
+                bytes += frame.size();
+                missing.push(frame);
                 if bytes >= JOIN_BYTES {
                     return Join::More(missing);
                 }
-                bytes += frame.size();
-                missing.push(frame);
             }
         }
         let watcher = Watcher {

@@ -216,6 +216,47 @@ proptest! {
     }
 }
 
+/// Memory gives little at a time, of several assets in the topic's order.
+#[test]
+fn what_is_joined_in_parts_is_complete() {
+    let limits = Limits {
+        ring_bytes: 1 << 30,
+        queue_bytes: 1 << 20,
+    };
+    let hub = Arc::new(Hub::new("t", vec![0; PARTITIONS as usize], limits));
+    let selection = Arc::new(Selection::from_query(Some("asset_uuid=A,B")).unwrap());
+    let mut position = hub.position();
+    let mut expected = Vec::new();
+    for offset in 0..20 {
+        // B's are few and at the end.
+        let asset = if offset < 15 { "A" } else { "B" };
+        let value = vec![b' '; JOIN_BYTES / 3];
+        for partition in 0..PARTITIONS {
+            let frame = Frame::new((partition, offset), asset.into(), None, &value, None);
+            hub.publish(&[Arc::new(frame)], Instant::now);
+            expected.push((partition, offset));
+        }
+    }
+    let mut received = Vec::new();
+    loop {
+        let seen = position.clone().into();
+        let (frames, is_live) = match hub.join(&selection, &seen, &Arrivals::default()) {
+            Join::Live(frames, _) => (frames, true),
+            Join::More(frames) => (frames, false),
+            Join::Read { .. } | Join::Ahead => panic!("memory has all of it"),
+        };
+        for frame in frames {
+            position.saw(frame.partition, frame.offset);
+            received.push((frame.partition, frame.offset));
+        }
+        if is_live {
+            break;
+        }
+    }
+    expected.sort_unstable();
+    assert_eq!(received, expected);
+}
+
 #[test]
 fn one_that_is_ahead_is_told() {
     let hub = hub(10);
