@@ -92,7 +92,7 @@ impl SubscribeArgs {
                     }
                     left -= 1;
                 }
-                lines.push(self.line(asset, &item)?);
+                lines.push(self.line(asset, &item));
             }
             if !lines.is_empty() {
                 output::line(lines.join("\n"))?;
@@ -105,11 +105,12 @@ impl SubscribeArgs {
         self.ids.is_empty() || self.ids.contains(&event.id)
     }
 
-    fn line(&self, asset: &AssetUuid, item: &Item) -> anyhow::Result<String> {
+    fn line(&self, asset: &AssetUuid, item: &Item) -> String {
         if self.json {
-            return Ok(serde_json::to_string(&as_json(asset, item))?);
+            as_json(asset, item).to_string()
+        } else {
+            as_text(asset, item)
         }
-        Ok(as_text(asset, item))
     }
 
     fn credentials(&self) -> anyhow::Result<Option<Credentials>> {

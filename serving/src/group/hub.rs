@@ -118,9 +118,15 @@ impl Hub {
         self.inner.lock().watchers.values().map(Vec::len).sum()
     }
 
-    /// Takes in the sequence's next events and hands them to their clients. Waits for nobody. `now` is asked while it does: handing
-    /// out may take long, and no client is to pay for that.
-    pub(super) fn publish(&self, frames: &[Arc<Frame>], now: impl Fn() -> Instant) -> Delivered {
+    /// Takes in the sequence's next events and hands them to their clients. Waits for nobody. Below the offsets in `next` everything was
+    /// read: what is not among the events is nobody's, and the ids of later ones count it. `now` is asked while it does: handing out may
+    /// take long, and no client is to pay for that.
+    pub(super) fn publish(
+        &self,
+        frames: &[Arc<Frame>],
+        next: &BTreeMap<u32, u64>,
+        now: impl Fn() -> Instant,
+    ) -> Delivered {
         let mut delivered = Delivered::default();
         let mut inner = self.inner.lock();
         // An asset's events that follow each other go to each client together: it is woken once for all.
@@ -131,15 +137,10 @@ impl Hub {
                 inner.ring.push(Arc::clone(frame));
             }
         }
-        delivered
-    }
-
-    /// Everything below these offsets was read, and what was not published is nobody's event. The ids of later events count it.
-    pub(super) fn passed(&self, next: &BTreeMap<u32, u64>) {
-        let mut inner = self.inner.lock();
         for (partition, next) in next {
             inner.position.advance(*partition, *next);
         }
+        delivered
     }
 
     /// The next step for a client that has seen this much; it may be given events that it has. One that gets live is sent

@@ -151,8 +151,7 @@ impl Reader {
         while !self.stop.is_cancelled() {
             let batch = self.batch(&mut begun)?;
             if !batch.frames.is_empty() || !batch.next.is_empty() {
-                let delivered = begun.hub.publish(&batch.frames, Instant::now);
-                begun.hub.passed(&batch.next);
+                let delivered = begun.hub.publish(&batch.frames, &batch.next, Instant::now);
                 self.metrics.delivered(delivered.events, delivered.slow);
                 self.store.apply(batch.changes, batch.next)?;
             }

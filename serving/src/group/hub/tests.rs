@@ -34,8 +34,7 @@ impl Topic {
             }
             *next += 1;
         }
-        hub.publish(&frames, || now);
-        hub.passed(&(0..).zip(self.next).collect());
+        hub.publish(&frames, &(0..).zip(self.next).collect(), || now);
     }
 
     fn of(&self, assets: &[&str], from: &Position) -> Vec<(u32, u64)> {
@@ -233,7 +232,7 @@ fn what_is_joined_in_parts_is_complete() {
         let value = vec![b' '; JOIN_BYTES / 3];
         for partition in 0..PARTITIONS {
             let frame = Frame::new((partition, offset), asset.into(), None, &value, None);
-            hub.publish(&[Arc::new(frame)], Instant::now);
+            hub.publish(&[Arc::new(frame)], &BTreeMap::new(), Instant::now);
             expected.push((partition, offset));
         }
     }
@@ -286,7 +285,7 @@ fn one_that_fell_behind_is_told_no_newer_id() {
     let frames = [0, 1].map(|offset| frame(0, offset, "A", Some(&hub.position())));
     let mut delivered = frames
         .chunks(1)
-        .map(|frame| hub.publish(frame, Instant::now));
+        .map(|frame| hub.publish(frame, &BTreeMap::new(), Instant::now));
     let (one, too_much) = (
         Delivered { events: 1, slow: 0 },
         Delivered { events: 0, slow: 1 },
@@ -316,7 +315,7 @@ fn one_is_sent_away_when_its_asset_comes_from_a_group_where_it_has_not_been() {
         for from in from {
             let frame = Frame::new((0, next), "A".into(), None, b"{}", Some(&hub.position()));
             let frame = frame.moved_from(Some((*from).into()));
-            hub.publish(&[Arc::new(frame)], Instant::now);
+            hub.publish(&[Arc::new(frame)], &BTreeMap::new(), Instant::now);
             next += 1;
         }
         subscription.queue().take() == Next::Nothing
@@ -361,7 +360,8 @@ fn one_that_is_left_out_keeps_its_arrivals() {
     let publish = |offset, asset, from: Option<&str>, now| {
         let at = hub.position();
         let frame = Frame::new((0, offset), Arc::from(asset), None, b"{}", Some(&at));
-        hub.publish(&[Arc::new(frame.moved_from(from.map(Into::into)))], || now);
+        let frame = Arc::new(frame.moved_from(from.map(Into::into)));
+        hub.publish(&[frame], &BTreeMap::new(), || now);
     };
     publish(0, "A", Some("paint"), begun);
     publish(1, "A", None, begun + STALL);

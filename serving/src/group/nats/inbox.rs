@@ -95,11 +95,11 @@ impl Inbox {
         }
     }
 
-    /// Adds something that came at `now`, once it was [asked](Self::admit) for. The client is woken where it had nothing to do.
+    /// Adds something that came at `now`, if the client is to be [given](Self::admit) it. The client is woken where it had nothing to do.
     pub(super) fn push(&self, item: Waiting, now: Instant) -> Pushed {
         let mut state = self.state.lock();
-        if state.phase != Phase::Open {
-            return Pushed::Closed;
+        if let Err(pushed) = state.admit(now) {
+            return pushed;
         }
         let was_empty = state.waiting.is_empty();
         state.bytes += item.size();
@@ -118,17 +118,7 @@ impl Inbox {
     /// Whether the client is to be given what comes at `now`. One that has taken nothing for [`STALL`] of what waits is left out, and
     /// what waits is forgotten.
     pub(super) fn admit(&self, now: Instant) -> Result<(), Pushed> {
-        let mut state = self.state.lock();
-        if state.phase != Phase::Open {
-            return Err(Pushed::Closed);
-        }
-        let is_stalled =
-            !state.waiting.is_empty() && now.saturating_duration_since(state.since) >= STALL;
-        if is_stalled {
-            state.end(Phase::LeftOut);
-            return Err(Pushed::Behind);
-        }
-        Ok(())
+        self.state.lock().admit(now)
     }
 
     /// Sends the client away; what waits is forgotten.
@@ -172,6 +162,19 @@ impl Inbox {
 }
 
 impl State {
+    fn admit(&mut self, now: Instant) -> Result<(), Pushed> {
+        if self.phase != Phase::Open {
+            return Err(Pushed::Closed);
+        }
+        let is_stalled =
+            !self.waiting.is_empty() && now.saturating_duration_since(self.since) >= STALL;
+        if is_stalled {
+            self.end(Phase::LeftOut);
+            return Err(Pushed::Behind);
+        }
+        Ok(())
+    }
+
     /// Nothing is taken in any more.
     fn end(&mut self, phase: Phase) {
         self.waiting = VecDeque::new();

@@ -88,14 +88,8 @@ impl Watcher {
         if !frame.concerns(&self.selection) {
             return self.inbox.admit(now).err().unwrap_or(Pushed::Waits(0));
         }
-        self.push(Waiting::Event(asset, Arc::clone(frame)), now)
-    }
-
-    fn push(&self, item: Waiting, now: Instant) -> Pushed {
-        match self.inbox.admit(now) {
-            Ok(()) => self.inbox.push(item, now),
-            Err(pushed) => pushed,
-        }
+        let event = Waiting::Event(asset, Arc::clone(frame));
+        self.inbox.push(event, now)
     }
 }
 
@@ -181,7 +175,7 @@ impl Lane {
         let mut delivered = Delivered::default();
         inner.watchers.retain(|watcher| {
             let complete = Waiting::Complete(self.tag, Arc::clone(&next));
-            delivered.count(watcher.push(complete, now))
+            delivered.count(watcher.inbox.push(complete, now))
         });
         // Notices are no events.
         Some(Delivered {
@@ -224,7 +218,7 @@ impl Lane {
             watcher.deliver(self.tag, frame, now);
         }
         let complete = Waiting::Complete(self.tag, Arc::new(inner.complete.clone()));
-        watcher.push(complete, now);
+        watcher.inbox.push(complete, now);
         inner.watchers.push(Arc::clone(watcher));
         true
     }
