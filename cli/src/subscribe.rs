@@ -13,9 +13,6 @@ use super::cluster::ClusterArgs;
 use super::{RouterArgs, output, stop};
 use ofa_client::{Client, ClientOptions, Credentials, Event, Extent, Gap, Item, SubscribeOptions};
 
-/// Items of one asset that may wait while standard output takes none: a container's log may stall for seconds. A few MiB at most.
-const QUEUE: usize = 16_384;
-
 /// Most lines that are written at once, where they come faster than they are taken one by one.
 const LINES: usize = 256;
 
@@ -62,7 +59,6 @@ impl SubscribeArgs {
         for asset in &self.assets {
             let options = SubscribeOptions {
                 from: self.from.clone(),
-                queue: QUEUE,
                 ..SubscribeOptions::default()
             };
             let subscription = client.subscribe_with(asset, options).await?;

@@ -107,7 +107,8 @@ pub enum Cause {
     /// They did not arrive: the connection was interrupted, or they were lost on the way, and no replay service has
     /// answered.
     Delivery,
-    /// They arrived, but the subscription's queue was full because its consumer was too slow.
+    /// They arrived, but more were waiting than there is room for, because the consumer was too slow, and there is no replay
+    /// service to ask for them.
     SlowConsumer,
     /// They were asked for again, and Kafka's retention had taken them.
     Retention,

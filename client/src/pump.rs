@@ -1,4 +1,5 @@
-//! Moves messages from shards to a subscription's queue. Never waits for the consumer.
+//! Moves messages from shards to a subscription's queue, at the consumer's pace. What the shard sends meanwhile waits in
+//! the connection's buffer; beyond that it is asked for, as what an interruption has taken.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,8 +133,6 @@ pub(crate) struct Pump {
     outbox: Outbox,
     options: SubscribeOptions,
     due: Vec<Item>,
-    /// Whether what is due was asked for, or waited for an answer.
-    patient: bool,
 }
 
 impl Pump {
@@ -156,7 +155,6 @@ impl Pump {
             outbox: Outbox::new(sender),
             options: options.clone(),
             due: Vec::new(),
-            patient: false,
         };
         tokio::spawn(pump.run());
         Subscription::new(items)
@@ -171,7 +169,7 @@ impl Pump {
                 Wake::Message(Origin::Current, None) => self.reopen().await,
                 Wake::Link => self.report_link(),
                 Wake::Route => self.follow_route().await,
-                Wake::Consumer(attended) => attended,
+                Wake::Consumer(attended) => self.attended(attended),
                 Wake::Part(part) => self.part(part),
                 Wake::Join => self.tick().await,
             };
@@ -191,19 +189,17 @@ impl Pump {
             join,
             ..
         } = self;
-        let join_at = join.deadline();
-        // What was asked for is taken at the consumer's pace.
-        let answer = answer.as_mut().filter(|_| !outbox.has_backlog());
+        let keeps_up = !outbox.is_behind();
         let deadline = former.as_ref().map(|(_, deadline)| *deadline);
         tokio::select! {
             biased;
             () = changed(&mut current.link) => Wake::Link,
             () = sleep_until(deadline) => Wake::MoveIsOver,
             () = route_changed(routes) => Wake::Route,
-            () = sleep_until(join_at) => Wake::Join,
-            part = next_part(answer) => Wake::Part(part),
-            message = next_of(former) => Wake::Message(Origin::Former, message),
-            message = current.subscriber.next() => Wake::Message(Origin::Current, message),
+            () = sleep_until(join.deadline()), if keeps_up => Wake::Join,
+            part = next_part(answer.as_mut()), if keeps_up => Wake::Part(part),
+            message = next_of(former), if keeps_up => Wake::Message(Origin::Former, message),
+            message = current.subscriber.next(), if keeps_up => Wake::Message(Origin::Current, message),
             attended = outbox.attend() => Wake::Consumer(attended),
         }
     }
@@ -274,8 +270,14 @@ impl Pump {
             self.answer = None;
         }
         self.join.part(part, Instant::now(), &mut self.due);
-        self.patient = true;
         self.send_due()
+    }
+
+    fn attended(&mut self, attended: Result<(), Closed>) -> Result<(), Closed> {
+        if !self.outbox.is_behind() {
+            self.join.consumer_is_back(Instant::now());
+        }
+        attended
     }
 
     /// The asset has a new route: listen there, and to the former shard until what it still has is here.
@@ -335,14 +337,8 @@ impl Pump {
     }
 
     fn send_due(&mut self) -> Result<(), Closed> {
-        let patient = std::mem::take(&mut self.patient);
         for item in self.due.drain(..) {
-            if !self.options.want(&item) {
-                continue;
-            }
-            if patient {
-                self.outbox.push_patiently(item)?;
-            } else {
+            if self.options.want(&item) {
                 self.outbox.push(item)?;
             }
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
-use ofa_client::Item;
+use ofa_client::{Client, Item, SubscribeOptions};
 use ofa_e2e::complete::{Recovery, Told, recovery};
 use ofa_e2e::forwarder::Settings;
 use ofa_e2e::load::Pace;
@@ -188,6 +188,62 @@ async fn a_replay_service_that_is_killed_too_costs_time_and_no_events() {
         sleep(Duration::from_secs(1)).await;
         let expected = scene.settle(load).await?;
         must_be_complete(&expected, &follower).await
+    })
+    .await;
+}
+
+/// More comes meanwhile than the connection's buffer holds: the rest is asked for when the consumer goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_takes_nothing_for_a_while_misses_nothing() {
+    /// Beyond what waits in this process: 65,536 messages.
+    const EVENTS: u64 = 90_000;
+    scenario("subscriber-replays-slow-consumer", async |scene| {
+        let Stage {
+            shards,
+            replay,
+            router,
+        } = stage(scene).await?;
+        let _forwarder = scene.forwarder("f1", &shards).await?;
+        let client = Client::new(&router.url())?;
+        let options = SubscribeOptions {
+            queue: 16,
+            ..SubscribeOptions::default()
+        };
+        let mut subscription = client.subscribe_all(shards[0].name(), options).await?;
+        let load = scene.load(Pace {
+            assets: 500,
+            rate: 15_000,
+        })?;
+        let enough = async || Ok(load.written() > EVENTS);
+        wait::until("enough to be written", COMPLETE_TIMEOUT, enough).await?;
+        let expected = scene.settle(load).await?;
+
+        let (mut items, deadline) = (Vec::new(), tokio::time::Instant::now() + COMPLETE_TIMEOUT);
+        let verdict = loop {
+            let next = tokio::time::timeout(Duration::from_secs(2), subscription.next_item());
+            match next.await {
+                Ok(item) => items.extend(item),
+                Err(_) => {
+                    let list = [(shards[0].name().to_owned(), items.clone())];
+                    let verdict = report::of_items(&expected, &list);
+                    if verdict.after.lost == 0 || tokio::time::Instant::now() > deadline {
+                        break verdict;
+                    }
+                }
+            }
+        };
+        verdict.must_be_perfect()?;
+        let gaps = items.iter().filter(|item| matches!(item, Item::Gap(_)));
+        ensure!(gaps.count() == 0, "a gap was told");
+        let metric = "serving_replayed_events_total";
+        let sent_again =
+            replay.metric(metric, "Memory").await? + replay.metric(metric, "Kafka").await?;
+        ensure!(
+            sent_again > 0.0,
+            "the buffer held all, so nothing was tested"
+        );
+        say(&format!("sent again: {sent_again}"));
+        Ok(())
     })
     .await;
 }

@@ -14,9 +14,6 @@ use super::latency::Latencies;
 use ofa_client::audit::Received;
 use ofa_client::{Client, Event, Item, SubscribeOptions};
 
-/// Items that may wait for the counter: seconds at the demo's rate.
-const QUEUE: usize = 65_536;
-
 /// How often it is looked whether there are new shards.
 const SHARD_POLL: Duration = Duration::from_secs(2);
 
@@ -60,7 +57,6 @@ pub(crate) async fn count(client: Client, tally: SharedTally) {
 
 async fn count_shard(client: Client, shard: String, tally: SharedTally) {
     let options = SubscribeOptions {
-        queue: QUEUE,
         stale: true,
         ..SubscribeOptions::default()
     };

@@ -212,6 +212,13 @@ impl Join {
         }
     }
 
+    /// The consumer takes items again: while it did not, nobody could have been asked.
+    pub(crate) fn consumer_is_back(&mut self, now: Instant) {
+        if let Some(since) = &mut self.waiting_since {
+            *since = now;
+        }
+    }
+
     /// When something is to be done at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let waits = self.waiting_since.filter(|_| self.failures > 0);
