@@ -12,9 +12,9 @@
 //! | `idle CLIENTS` | memory of the service for each client that waits |
 //! | `storm CLIENTS EVENTS` | all clients come back at once, each having missed EVENTS events: seconds until all have all |
 //! | `latency CLIENTS ASSETS RATE SECONDS [STOPPED]` | RATE deliveries a second: milliseconds from the producer's call to the client; with STOPPED, once more beside so many clients of the first asset whose process is stopped |
-//! | `stopped CLIENTS STOPPED EVENTS` | deliveries a second to CLIENTS clients of one asset: alone, from when the process of STOPPED more is stopped, behind that, and when it has ended; and after how long all of these are left out |
+//! | `stopped CLIENTS STOPPED EVENTS [TURNS]` | deliveries a second to CLIENTS clients of one asset: alone, from when the process of STOPPED more is stopped, behind that, and when it has ended; and after how long all of these are left out |
 //!
-//! `stopped` writes EVENTS events at a time, ten times for each figure: a client's queue has to hold them (2,000 are 0.5 MB of 1 MiB).
+//! `stopped` writes EVENTS events at a time, TURNS (or ten) times for each figure: a client's queue has to hold them (2,000 are 0.5 MB of 1 MiB).
 //! Until its kernel's buffers are full and half a second has passed, a stopped client costs what any other does.
 #![allow(clippy::print_stdout, reason = "the line it prints is its result")]
 #![allow(clippy::cast_precision_loss, reason = "figures of three digits")]
@@ -58,7 +58,12 @@ async fn main() -> Result<()> {
             let stopped = arguments.get(5).map_or(Ok(0), |it| it.parse())?;
             bench.latency(&load, stopped).await
         }
-        Some("stopped") => bench.stopped(number(1)?, number(2)?, number(3)?).await,
+        Some("stopped") => {
+            let turns = arguments.get(4).map_or(Ok(10), |it| it.parse())?;
+            bench
+                .stopped(number(1)?, number(2)?, number(3)?, turns)
+                .await
+        }
         _ => bail!("fan-out, idle, storm, latency or stopped?"),
     }
 }

@@ -13,9 +13,6 @@ use tokio::task::JoinSet;
 use crate::bench::Bench;
 use crate::clients::{connect, count, listen, wait_for};
 
-/// Turns of writing for each figure, which take some seconds together: a single one is over in less than one.
-const TURNS: u32 = 10;
-
 /// The clients that are stopped, a process of their own.
 pub(crate) async fn listeners(clients: u32) -> Result<()> {
     let mut listening = JoinSet::new();
@@ -29,7 +26,14 @@ pub(crate) async fn listeners(clients: u32) -> Result<()> {
 }
 
 impl Bench {
-    pub(crate) async fn stopped(&self, clients: u32, stopped: u32, events: u32) -> Result<()> {
+    /// Writes `events` in so many turns for each figure.
+    pub(crate) async fn stopped(
+        &self,
+        clients: u32,
+        stopped: u32,
+        events: u32,
+        turns: u32,
+    ) -> Result<()> {
         let counted = Arc::new(AtomicU64::new(0));
         let mut listening = JoinSet::new();
         for client in 0..clients {
@@ -38,26 +42,26 @@ impl Bench {
         }
         let deliver = async |turns| self.deliver(clients, events, turns, &counted).await;
         // Once to warm up.
-        deliver(TURNS).await?;
-        let alone = self.cost(clients, events, deliver(TURNS)).await?;
-        let others = Stopped::start(stopped)?;
+        deliver(turns).await?;
+        let alone = self.cost(clients, events, deliver(turns)).await?;
+        let (others, slow_before) = (Stopped::start(stopped)?, self.slow_clients().await?);
         let mut left_out_after = 0.0;
         let beside = async {
             let begun = Instant::now();
-            let mut turns = 0;
+            let mut done = 0;
             // Until each takes nothing any more and the service has left it out.
-            while self.slow_clients().await? < stopped {
-                turns += deliver(1).await?;
+            while self.slow_clients().await? < slow_before + stopped {
+                done += deliver(1).await?;
             }
             left_out_after = begun.elapsed().as_secs_f64();
-            Ok(turns + deliver(TURNS.saturating_sub(turns)).await?)
+            Ok(done + deliver(turns.saturating_sub(done)).await?)
         };
         let beside = self.cost(clients, events, beside).await?;
-        let later = self.cost(clients, events, deliver(TURNS)).await?;
+        let later = self.cost(clients, events, deliver(turns)).await?;
         drop(others);
-        let gone = self.cost(clients, events, deliver(TURNS)).await?;
+        let gone = self.cost(clients, events, deliver(turns)).await?;
         println!(
-            "clients={clients} stopped={stopped} alone={alone} from_the_stop_on={beside} left_out_after_s={left_out_after:.1} later={later} gone={gone}",
+            "clients={clients} stopped={stopped} alone={alone} from_the_stop_on={beside} left_out_after_s={left_out_after:.1} later={later} gone={gone} slow_while_alone={slow_before}",
         );
         Ok(())
     }

@@ -79,7 +79,7 @@ enum Phase {
 }
 
 impl Inbox {
-    /// Room for `bound` bytes; a single event always finds place.
+    /// Room for `bound` bytes; what comes at once to a client that has taken everything always finds place.
     #[must_use]
     pub(super) fn new(bound: usize) -> Self {
         let state = State {
@@ -95,30 +95,29 @@ impl Inbox {
         }
     }
 
-    /// Adds something that came at `now`, if the client is to be [given](Self::admit) it. The client is woken where it had nothing to do.
-    pub(super) fn push(&self, item: Waiting, now: Instant) -> Pushed {
+    /// Adds what came at `now`, if the client is to be given it. The client is woken where it had nothing to do. One that has taken
+    /// nothing for [`STALL`] of what waits is left out, and what waits is forgotten.
+    pub(super) fn push(&self, items: impl Iterator<Item = Waiting>, now: Instant) -> Pushed {
         let mut state = self.state.lock();
         if let Err(pushed) = state.admit(now) {
             return pushed;
         }
         let was_empty = state.waiting.is_empty();
-        state.bytes += item.size();
-        if !was_empty && state.bytes > self.bound {
-            state.end(Phase::Closed);
-            return Pushed::Behind;
+        let mut pushed = 0;
+        for item in items {
+            state.bytes += item.size();
+            if !was_empty && state.bytes > self.bound {
+                state.end(Phase::Closed);
+                return Pushed::Behind;
+            }
+            state.waiting.push_back(item);
+            pushed += 1;
         }
-        state.waiting.push_back(item);
-        if was_empty {
+        if was_empty && pushed > 0 {
             state.since = now;
             self.changed.notify_one();
         }
-        Pushed::Waits(1)
-    }
-
-    /// Whether the client is to be given what comes at `now`. One that has taken nothing for [`STALL`] of what waits is left out, and
-    /// what waits is forgotten.
-    pub(super) fn admit(&self, now: Instant) -> Result<(), Pushed> {
-        self.state.lock().admit(now)
+        Pushed::Waits(pushed)
     }
 
     /// Sends the client away; what waits is forgotten.
@@ -184,6 +183,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -210,7 +211,7 @@ mod tests {
             let (mut pushed, mut taken, mut closed) = (Vec::new(), Vec::new(), false);
             for (offset, step) in (0..).zip(steps) {
                 match step {
-                    Some(length) => match inbox.push(event(offset, length), Instant::now()) {
+                    Some(length) => match inbox.push(iter::once(event(offset, length)), Instant::now()) {
                         Pushed::Waits(_) => pushed.push(offset),
                         Pushed::Behind => {
                             prop_assert!(!closed && pushed.len() > taken.len());

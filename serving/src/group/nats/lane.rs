@@ -4,6 +4,7 @@
 //! under that lock, so there is nothing between the two to lose or to see twice.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -83,13 +84,24 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    /// Hands an event to the client, if it asked for it.
-    fn deliver(&self, asset: AssetTag, frame: &Arc<Frame>, now: Instant) -> Pushed {
-        if !frame.concerns(&self.selection) {
-            return self.inbox.admit(now).err().unwrap_or(Pushed::Waits(0));
-        }
-        let event = Waiting::Event(asset, Arc::clone(frame));
-        self.inbox.push(event, now)
+    /// Hands the client those of an asset's events that it asked for.
+    fn deliver<'a>(
+        &self,
+        asset: AssetTag,
+        frames: impl IntoIterator<Item = &'a Arc<Frame>>,
+        now: Instant,
+    ) -> Pushed {
+        let concerned = frames
+            .into_iter()
+            .filter(|frame| frame.concerns(&self.selection));
+        let events = concerned.map(|frame| Waiting::Event(asset, Arc::clone(frame)));
+        self.inbox.push(events, now)
+    }
+
+    /// Tells the client how far the asset is complete.
+    fn tell(&self, asset: AssetTag, next: &Arc<Offsets>, now: Instant) -> Pushed {
+        let complete = Waiting::Complete(asset, Arc::clone(next));
+        self.inbox.push(iter::once(complete), now)
     }
 }
 
@@ -128,23 +140,16 @@ impl Lane {
         inner.send_away();
     }
 
-    /// Takes the asset's next event in, which came at `now`, and hands it to who watches. Waits for nobody.
-    pub(super) fn publish(&self, frame: Arc<Frame>, now: Instant) -> Delivered {
+    /// Takes the asset's next events in, which came at `now`, and hands them to who watches. Waits for nobody.
+    pub(super) fn publish(&self, frames: &[Arc<Frame>], now: Instant) -> Delivered {
         let mut delivered = Delivered::default();
         let mut inner = self.inner.lock();
         // One that is not to get any more leaves here and not when its connection ends, which may take half a minute.
         inner
             .watchers
-            .retain(|watcher| delivered.count(watcher.deliver(self.tag, &frame, now)));
-        let partition = frame.partition;
-        inner.bytes += frame.size();
-        self.memory.used.fetch_add(frame.size(), Ordering::Relaxed);
-        inner.frames.entry(partition).or_default().push_back(frame);
-        while inner.bytes > self.memory.bound_of_one() || self.memory.is_full() {
-            let Some(oldest) = inner.pop(partition, &self.memory) else {
-                break;
-            };
-            inner.start.insert(partition, oldest + 1);
+            .retain(|watcher| delivered.count(watcher.deliver(self.tag, frames, now)));
+        for frame in frames {
+            inner.remember(frame, &self.memory);
         }
         delivered
     }
@@ -173,10 +178,9 @@ impl Lane {
         inner.complete.clone_from(&next);
         let (next, now) = (Arc::new(next), Instant::now());
         let mut delivered = Delivered::default();
-        inner.watchers.retain(|watcher| {
-            let complete = Waiting::Complete(self.tag, Arc::clone(&next));
-            delivered.count(watcher.inbox.push(complete, now))
-        });
+        inner
+            .watchers
+            .retain(|watcher| delivered.count(watcher.tell(self.tag, &next, now)));
         // Notices are no events.
         Some(Delivered {
             events: 0,
@@ -214,11 +218,8 @@ impl Lane {
             return false;
         }
         let now = Instant::now();
-        for frame in inner.missing(self.tag, seen) {
-            watcher.deliver(self.tag, frame, now);
-        }
-        let complete = Waiting::Complete(self.tag, Arc::new(inner.complete.clone()));
-        watcher.inbox.push(complete, now);
+        watcher.deliver(self.tag, inner.missing(self.tag, seen), now);
+        watcher.tell(self.tag, &Arc::new(inner.complete.clone()), now);
         inner.watchers.push(Arc::clone(watcher));
         true
     }
@@ -248,6 +249,21 @@ impl Inner {
 
     fn oldest(&self, partition: u32) -> Option<u64> {
         Some(self.frames.get(&partition)?.front()?.offset)
+    }
+
+    /// Keeps an event in memory, and forgets the oldest of its partition for it where there are too many.
+    fn remember(&mut self, frame: &Arc<Frame>, memory: &Memory) {
+        let partition = frame.partition;
+        self.bytes += frame.size();
+        memory.used.fetch_add(frame.size(), Ordering::Relaxed);
+        let frames = self.frames.entry(partition).or_default();
+        frames.push_back(Arc::clone(frame));
+        while self.bytes > memory.bound_of_one() || memory.is_full() {
+            let Some(oldest) = self.pop(partition, memory) else {
+                break;
+            };
+            self.start.insert(partition, oldest + 1);
+        }
     }
 
     /// Forgets the oldest event of a partition, and tells its offset.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use ofa_client::{
     Client, ClientError, Event, Extent, Gap, Item, Since, SubscribeOptions, Subscription,
 };
@@ -27,8 +28,8 @@ const LINGER: Duration = Duration::from_secs(10);
 /// service has them in memory. What is older is read from Kafka at the client's pace.
 const RECENT: u64 = 5_000;
 
-/// Items that wait for this program at most: it only encodes them, so this has to last while it does not get the CPU.
-const QUEUE: usize = 4_096;
+/// Most events of an asset that are handed to its clients together, where they come faster than one by one.
+const TOGETHER: usize = 128;
 
 /// All subscriptions.
 pub(in crate::group) struct Lanes {
@@ -154,7 +155,7 @@ impl Lanes {
         };
         let mut subscription = loop {
             match self.subscribe(&uuid, lane, wanted).await {
-                Ok(subscription) => break subscription,
+                Ok(subscription) => break subscription.ready_chunks(TOGETHER),
                 Err(error) => warn!(
                     asset,
                     why = explained(&error),
@@ -163,10 +164,31 @@ impl Lanes {
             }
             tokio::time::sleep(RETRY).await;
         };
-        while let Some(item) = subscription.next_item().await {
+        while let Some(items) = subscription.next().await {
+            if !self.take_items(asset, lane, items) {
+                return;
+            }
+        }
+    }
+
+    /// Takes in what has come of an asset; false when nothing that follows can be told apart from what is missing.
+    fn take_items(&self, asset: &str, lane: &Lane, items: Vec<Item>) -> bool {
+        let mut frames = Vec::new();
+        for item in items {
+            if let Item::Event(event) = &item {
+                match frame(event, &self.topic) {
+                    Ok(frame) => frames.push(Arc::new(frame)),
+                    Err(why) => {
+                        warn!(asset, why, "nobody is served any more");
+                        self.says.send_replace(Some(why));
+                        return false;
+                    }
+                }
+                continue;
+            }
+            self.publish(lane, &mut frames);
             let goes_on = match item {
-                Item::Event(event) => self.event(lane, &event),
-                Item::Gap(gap) => self.gap(lane, &gap),
+                Item::Gap(gap) => gap_goes_on(lane, &gap),
                 // Clients come back, and are told that their ids are of a former topic.
                 Item::Complete { next } => {
                     let delivered = lane.complete(next);
@@ -178,8 +200,18 @@ impl Lanes {
                 }
             };
             if !goes_on {
-                return;
+                return false;
             }
+        }
+        self.publish(lane, &mut frames);
+        true
+    }
+
+    /// Hands over what has gathered.
+    fn publish(&self, lane: &Lane, frames: &mut Vec<Arc<Frame>>) {
+        if !frames.is_empty() {
+            self.note(lane.publish(frames, Instant::now()));
+            frames.clear();
         }
     }
 
@@ -192,7 +224,6 @@ impl Lanes {
         let ends = self.client.ends().await?.next;
         let next = begin(&ends, wanted);
         let options = SubscribeOptions {
-            queue: QUEUE,
             since: Some(Since {
                 topic: self.topic.to_string(),
                 next: next.clone(),
@@ -208,37 +239,23 @@ impl Lanes {
     fn note(&self, delivered: Delivered) {
         self.metrics.delivered(delivered.events, delivered.slow);
     }
+}
 
-    fn event(&self, lane: &Lane, event: &Event) -> bool {
-        match frame(event, &self.topic) {
-            Ok(frame) => {
-                self.note(lane.publish(Arc::new(frame), Instant::now()));
-                true
-            }
-            Err(why) => {
-                warn!(asset = event.asset, why, "nobody is served any more");
-                self.says.send_replace(Some(why));
-                false
-            }
+/// Clients are not told of a gap: they are sent away with ids from before it, and read from Kafka what NATS and the
+/// replay service did not give. What Kafka no longer has they are told then.
+fn gap_goes_on(lane: &Lane, gap: &Gap) -> bool {
+    debug!(%gap, "clients read from Kafka what is missing");
+    match &gap.extent {
+        Extent::Missed {
+            partition, last, ..
         }
-    }
-
-    /// Clients are not told of a gap: they are sent away with ids from before it, and read from Kafka what NATS and the
-    /// replay service did not give. What Kafka no longer has they are told then.
-    fn gap(&self, lane: &Lane, gap: &Gap) -> bool {
-        debug!(%gap, "clients read from Kafka what is missing");
-        match &gap.extent {
-            Extent::Missed {
-                partition, last, ..
-            }
-            | Extent::Possible {
-                partition, last, ..
-            } => {
-                lane.lost(*partition, last + 1);
-                true
-            }
-            Extent::Unknown => false,
+        | Extent::Possible {
+            partition, last, ..
+        } => {
+            lane.lost(*partition, last + 1);
+            true
         }
+        Extent::Unknown => false,
     }
 }
 

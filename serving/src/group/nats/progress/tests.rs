@@ -86,13 +86,14 @@ impl World {
         let to = (feed.next[partition] + count).min(end);
         let number = u32::try_from(partition).unwrap();
         let now = Instant::now() + mem::take(&mut self.late);
-        for offset in feed.next[partition]..to {
-            let is_mine = self.topic[partition][usize::try_from(offset).unwrap()] == feed.asset;
-            if is_mine && !are_lost {
-                feed.lane.publish(frame(number, offset, feed.asset), now);
-            }
-        }
-        if are_lost && to > feed.next[partition] {
+        if !are_lost {
+            let is_mine = |offset: &u64| {
+                self.topic[partition][usize::try_from(*offset).unwrap()] == feed.asset
+            };
+            let offsets = (feed.next[partition]..to).filter(is_mine);
+            let frames = offsets.map(|offset| frame(number, offset, feed.asset));
+            feed.lane.publish(&frames.collect::<Vec<_>>(), now);
+        } else if to > feed.next[partition] {
             feed.lane.lost(number, to);
         }
         feed.next[partition] = to;
@@ -338,7 +339,7 @@ fn what_is_complete_makes_the_id_of_a_quiet_client_newer() {
     let Step::Live(watcher) = progress.join(lanes.iter(), 1 << 20) else {
         panic!("nothing is missing");
     };
-    lanes[0].publish(frame(0, 7, "A"), Instant::now());
+    lanes[0].publish(&[frame(0, 7, "A")], Instant::now());
     assert!(lanes[0].complete([(0, 20)].into()).is_some());
     assert!(lanes[1].complete([(0, 15)].into()).is_some());
     assert!(
@@ -367,7 +368,7 @@ fn one_that_takes_nothing_is_left_out_until_it_does() {
     let watcher = join(&mut progress);
     let begun = Instant::now();
     let publish = |offset, after| {
-        let delivered = lane.publish(frame(0, offset, "A"), begun + after);
+        let delivered = lane.publish(&[frame(0, offset, "A")], begun + after);
         (delivered.events, delivered.slow)
     };
     assert_eq!(publish(0, Duration::ZERO), (1, 0));
