@@ -12,11 +12,12 @@ use tracing::warn;
 use crate::connection::ShardConnection;
 use crate::error::ClientError;
 use crate::follow::{self, MapState};
-use crate::pump::{Pump, Source};
+use crate::pump::Pump;
 use crate::replay::join::{CHECK_INTERVAL, resume};
 use crate::replay::{Join, ReplayError, Replayer, Scope};
 use crate::router::{Route, RouterClient, RouterError, Shards};
 use crate::sequencer::Heads;
+use crate::source::Source;
 use crate::subscription::{Since, SubscribeOptions, Subscription};
 
 /// Requests to the router at a time: enough to ask for 1,000 assets in a moment, too few to hurt.

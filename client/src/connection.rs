@@ -31,7 +31,7 @@ const MAX_DELAY: Duration = Duration::from_millis(200);
 /// Up to this much is added at random, so that a node's clients do not all arrive at the next one at once.
 const JITTER_MS: u64 = 50;
 
-/// Messages of one subscription that async-nats holds until its pump takes them. The pump never waits, so this
+/// Messages of one subscription that async-nats holds until its pump takes them. The pump takes them whatever its consumer does, so this
 /// only has to last while the process does not get the CPU.
 const SUBSCRIPTION_CAPACITY: usize = 65_536;
 

@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod arrivals;
 mod client;
 mod connection;
 mod error;
@@ -30,6 +31,7 @@ mod item;
 mod outbox;
 mod pump;
 mod replay;
+mod source;
 mod subscription;
 
 pub mod audit;

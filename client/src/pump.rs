@@ -1,25 +1,26 @@
-//! Moves messages from shards to a subscription's queue, at the consumer's pace. What the shard sends meanwhile waits in
-//! the connection's buffer; beyond that it is asked for, as what an interruption has taken.
+//! Moves messages from shards to a subscription's queue, at the consumer's pace. What comes meanwhile waits, in order; what
+//! there is no room for is asked for, as what an interruption has taken.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Message, Subscriber};
+use async_nats::Message;
 use futures::StreamExt;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::arrivals::{Arrival, Arrivals};
 use crate::client::Shared;
-use crate::connection::{LinkState, ShardConnection};
-use crate::error::ClientError;
+use crate::connection::LinkState;
 use crate::event;
 use crate::item::{Cause, Gap, Item};
 use crate::outbox::{Closed, Outbox};
 use crate::replay::{Join, Part, ReplayError};
 use crate::router::Route;
 use crate::sequencer::Origin;
+use crate::source::{Anew, Source};
 use crate::subscription::{SubscribeOptions, Subscription};
 
 /// How long the former shard is listened to after a move. Forwarders are told of a new map before clients
@@ -28,87 +29,6 @@ const MOVE_GRACE: Duration = Duration::from_secs(3);
 
 /// Rest before a shard that could not be subscribed to is tried again.
 const OPEN_RETRY: Duration = Duration::from_secs(1);
-
-/// A subscription on one shard, and what was last known about its connection.
-pub(crate) struct Source {
-    connection: Arc<ShardConnection>,
-    subscriber: Subscriber,
-    link: watch::Receiver<LinkState>,
-    reported: LinkState,
-    connects: u64,
-}
-
-impl Source {
-    pub(crate) async fn open(
-        connection: Arc<ShardConnection>,
-        subject: &str,
-    ) -> Result<Self, ClientError> {
-        let subscriber = connection.subscribe(subject).await?;
-        let link = connection.link();
-        // A connection that is still being made is no loss: nothing was subscribed before.
-        let reported = LinkState {
-            connected: true,
-            ..*link.borrow()
-        };
-        Ok(Self {
-            subscriber,
-            reported,
-            link,
-            connects: connection.connects(),
-            connection,
-        })
-    }
-
-    /// Waits until the subscription is written to the node.
-    pub(crate) async fn flush(&self) {
-        self.connection.flush().await;
-    }
-
-    fn shard(&self) -> &str {
-        &self.connection.shard
-    }
-
-    /// Whether another connection than before delivers from here on.
-    fn delivers_anew(&mut self) -> Option<Anew> {
-        let connects = self.connection.connects();
-        let before = std::mem::replace(&mut self.connects, connects);
-        match before {
-            _ if connects == before => None,
-            0 => Some(Anew::First),
-            _ => Some(Anew::Again),
-        }
-    }
-
-    /// What happened to the connection since it was last asked.
-    fn news(&mut self) -> Vec<Item> {
-        let now = *self.link.borrow_and_update();
-        let before = std::mem::replace(&mut self.reported, now);
-        let shard = || self.shard().to_owned();
-        let mut news = Vec::new();
-        if now.losses > before.losses {
-            news.push(Item::Disconnected { shard: shard() });
-        }
-        if now.connected && (!before.connected || now.losses > before.losses) {
-            news.push(Item::Reconnected {
-                shard: shard(),
-                node: self.connection.node(),
-            });
-        }
-        if now.overflows > before.overflows {
-            news.push(Item::Gap(Gap::unknown(Cause::SlowConsumer)));
-        }
-        news
-    }
-}
-
-/// A connection that was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Anew {
-    /// It interrupts nothing.
-    First,
-    /// What was sent since the former one was lost did not arrive.
-    Again,
-}
 
 /// What the pump is woken by.
 enum Wake {
@@ -130,6 +50,7 @@ pub(crate) struct Pump {
     routes: Option<watch::Receiver<Route>>,
     join: Join,
     answer: Option<mpsc::Receiver<Part>>,
+    arrivals: Arrivals,
     outbox: Outbox,
     options: SubscribeOptions,
     due: Vec<Item>,
@@ -152,6 +73,7 @@ impl Pump {
             routes,
             join,
             answer: None,
+            arrivals: Arrivals::default(),
             outbox: Outbox::new(sender),
             options: options.clone(),
             due: Vec::new(),
@@ -161,22 +83,22 @@ impl Pump {
     }
 
     async fn run(mut self) {
-        loop {
-            let wake = self.wait().await;
-            let done = match wake {
-                Wake::Message(origin, Some(message)) => self.message(origin, message),
-                Wake::Message(Origin::Former, None) | Wake::MoveIsOver => self.end_move(),
-                Wake::Message(Origin::Current, None) => self.reopen().await,
-                Wake::Link => self.report_link(),
-                Wake::Route => self.follow_route().await,
-                Wake::Consumer(attended) => self.attended(attended),
-                Wake::Part(part) => self.part(part),
-                Wake::Join => self.tick().await,
-            };
-            if done.is_err() {
-                return;
-            }
+        while self.step().await.is_ok() {}
+    }
+
+    async fn step(&mut self) -> Result<(), Closed> {
+        match self.wait().await {
+            Wake::Message(origin, Some(message)) => self.message(origin, message),
+            Wake::Message(Origin::Former, None) | Wake::MoveIsOver => self.end_move(),
+            Wake::Message(Origin::Current, None) => self.reopen().await?,
+            Wake::Link => self.report_link(),
+            Wake::Route => self.follow_route().await,
+            Wake::Consumer(attended) => self.attended(attended)?,
+            Wake::Part(part) => self.part(part),
+            Wake::Join => self.tick().await,
         }
+        self.send_due()?;
+        self.take_arrivals()
     }
 
     async fn wait(&mut self) -> Wake {
@@ -193,47 +115,77 @@ impl Pump {
         let deadline = former.as_ref().map(|(_, deadline)| *deadline);
         tokio::select! {
             biased;
-            () = changed(&mut current.link) => Wake::Link,
+            attended = outbox.attend() => Wake::Consumer(attended),
+            () = changed(&mut current.link), if keeps_up => Wake::Link,
             () = sleep_until(deadline) => Wake::MoveIsOver,
             () = route_changed(routes) => Wake::Route,
             () = sleep_until(join.deadline()), if keeps_up => Wake::Join,
             part = next_part(answer.as_mut()), if keeps_up => Wake::Part(part),
-            message = next_of(former), if keeps_up => Wake::Message(Origin::Former, message),
-            message = current.subscriber.next(), if keeps_up => Wake::Message(Origin::Current, message),
-            attended = outbox.attend() => Wake::Consumer(attended),
+            message = next_of(former) => Wake::Message(Origin::Former, message),
+            message = current.subscriber.next() => Wake::Message(Origin::Current, message),
         }
     }
 
-    fn message(&mut self, origin: Origin, message: Message) -> Result<(), Closed> {
+    fn message(&mut self, origin: Origin, message: Message) {
         let anew = match (origin, &mut self.former) {
             (Origin::Former, Some((source, _))) => source.delivers_anew(),
             _ => self.current.delivers_anew(),
         };
         if let Some(anew) = anew {
-            self.connected(anew)?;
+            self.arrivals.note(Arrival::Connected(anew));
         }
         match event::decode(message, Timestamp::now()) {
-            Ok(event) => {
-                self.join.live(event, origin, Instant::now(), &mut self.due);
-                self.send_due()
-            }
-            Err(error) => {
-                debug!(%error, "a message is passed over");
-                Ok(())
-            }
+            Ok(event) => self.arrivals.push(event, origin, Instant::now()),
+            Err(error) => debug!(%error, "a message is passed over"),
         }
     }
 
-    fn connected(&mut self, anew: Anew) -> Result<(), Closed> {
+    /// Takes in what has come, for as long as the consumer does.
+    fn take_arrivals(&mut self) -> Result<(), Closed> {
+        while !self.outbox.is_behind()
+            && let Some(arrival) = self.arrivals.next()
+        {
+            let now = Instant::now();
+            match arrival {
+                Arrival::Event(event, origin, arrived) => {
+                    self.join.live(event, origin, (arrived, now), &mut self.due);
+                }
+                Arrival::Connected(anew) => self.connected(anew),
+                Arrival::LetGo => self.let_go(),
+                Arrival::Moved(moved) => {
+                    self.join.sequencer.begin_move();
+                    if self.shared.replayer.is_there() {
+                        self.join.connected(now);
+                    }
+                    self.due.push(moved);
+                }
+                Arrival::MoveIsOver => self.join.sequencer.end_move(&mut self.due),
+            }
+            self.send_due()?;
+        }
+        Ok(())
+    }
+
+    fn connected(&mut self, anew: Anew) {
         if self.shared.replayer.is_there() {
             self.join.connected(Instant::now());
         } else if anew == Anew::Again {
             self.join.interrupted(Instant::now());
         }
-        self.report_news()
+        self.report_news();
     }
 
-    fn report_link(&mut self) -> Result<(), Closed> {
+    /// Events were thrown away. They are asked for, and only where nobody can be asked they are missing.
+    fn let_go(&mut self) {
+        if self.shared.replayer.is_there() {
+            self.join.let_go(Instant::now());
+        } else {
+            self.join.interrupted(Instant::now());
+            self.due.push(Item::Gap(Gap::unknown(Cause::SlowConsumer)));
+        }
+    }
+
+    fn report_link(&mut self) {
         // An asset that is quiet has no message to show that the connection is another.
         match self.current.delivers_anew() {
             Some(anew) => self.connected(anew),
@@ -241,36 +193,30 @@ impl Pump {
         }
     }
 
-    fn report_news(&mut self) -> Result<(), Closed> {
-        let mut news = self.current.news();
-        if news.iter().any(|item| matches!(item, Item::Gap(_))) {
-            self.join.interrupted(Instant::now());
-            // What was thrown away is asked for: it is not missing yet.
-            if self.shared.replayer.is_there() {
-                news.retain(|item| !matches!(item, Item::Gap(_)));
+    fn report_news(&mut self) {
+        for item in self.current.news() {
+            match item {
+                Item::Gap(_) => self.let_go(),
+                notice => self.due.push(notice),
             }
         }
-        self.due.extend(news);
-        self.send_due()
     }
 
     /// Asks, or gives up asking.
-    async fn tick(&mut self) -> Result<(), Closed> {
+    async fn tick(&mut self) {
         if let Some(question) = self.join.tick(Instant::now(), &mut self.due) {
             if self.current.link.borrow().connected {
                 self.current.flush().await;
             }
             self.answer = Some(self.shared.replayer.ask(question));
         }
-        self.send_due()
     }
 
-    fn part(&mut self, part: Part) -> Result<(), Closed> {
+    fn part(&mut self, part: Part) {
         if matches!(part, Part::End | Part::Failed(_)) {
             self.answer = None;
         }
         self.join.part(part, Instant::now(), &mut self.due);
-        self.send_due()
     }
 
     fn attended(&mut self, attended: Result<(), Closed>) -> Result<(), Closed> {
@@ -281,23 +227,23 @@ impl Pump {
     }
 
     /// The asset has a new route: listen there, and to the former shard until what it still has is here.
-    async fn follow_route(&mut self) -> Result<(), Closed> {
+    async fn follow_route(&mut self) {
         let Some(routes) = &mut self.routes else {
-            return Ok(());
+            return;
         };
         let route = routes.borrow_and_update().clone();
         let source = match self.shared.open(&route).await {
             Ok(source) => source,
             Err(error) => {
                 warn!(asset = route.asset_id, %error, "the asset's new shard cannot be used; staying with the old one");
-                return Ok(());
+                return;
             }
         };
         if source.shard() == self.current.shard() {
             // Only addresses changed, and the connection knows them now.
-            return Ok(());
+            return;
         }
-        self.end_move()?;
+        self.end_move();
         let moved = Item::Moved {
             from: self.current.shard().to_owned(),
             to: source.shard().to_owned(),
@@ -305,24 +251,19 @@ impl Pump {
         };
         let former = std::mem::replace(&mut self.current, source);
         self.former = Some((former, Instant::now() + MOVE_GRACE));
-        self.join.sequencer.begin_move();
-        if self.shared.replayer.is_there() {
-            self.join.connected(Instant::now());
-        }
-        self.due.push(moved);
-        self.send_due()
+        self.arrivals.note(Arrival::Moved(moved));
     }
 
-    fn end_move(&mut self) -> Result<(), Closed> {
-        self.former = None;
-        self.join.sequencer.end_move(&mut self.due);
-        self.send_due()
+    fn end_move(&mut self) {
+        if self.former.take().is_some() {
+            self.arrivals.note(Arrival::MoveIsOver);
+        }
     }
 
     /// The connection ended for good, which async-nats only does when told to: begin anew.
     async fn reopen(&mut self) -> Result<(), Closed> {
         tokio::time::sleep(OPEN_RETRY).await;
-        self.join.interrupted(Instant::now());
+        self.arrivals.note(Arrival::LetGo);
         let Some(routes) = &self.routes else {
             return Err(Closed);
         };

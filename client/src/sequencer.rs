@@ -77,6 +77,11 @@ impl Sequencer {
         self.joining = self.filling;
     }
 
+    /// Notes that events were let go, and have to be asked for: an answer to a question of before does not do.
+    pub fn let_go(&mut self) {
+        self.spilled = true;
+    }
+
     /// Whether something is to be asked for: events wait, or nothing is known since the last interruption.
     #[must_use]
     pub fn is_waiting(&self) -> bool {

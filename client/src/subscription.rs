@@ -13,8 +13,8 @@ use crate::item::Item;
 /// How a subscription behaves.
 #[derive(Debug, Clone)]
 pub struct SubscribeOptions {
-    /// Items that wait for their consumer. When it is full nothing more is taken from the shard; what the connection's
-    /// buffer does not hold then is asked of the replay service, or told as a gap where there is none.
+    /// Items that wait for their consumer. Beside it some 16,000 events may wait; what comes beyond these is asked of the replay
+    /// service when the consumer goes on, or told as a gap where there is none.
     pub queue: usize,
     /// Whether events that are not newer than what was yielded are yielded as [`Item::Stale`].
     pub stale: bool,

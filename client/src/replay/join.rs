@@ -108,6 +108,8 @@ struct Asked {
     /// Whether the connection has certainly delivered since before then.
     proven: bool,
     heads: Option<(String, Heads)>,
+    /// How far the answer has come on each partition, whose events are in order.
+    filled: Heads,
 }
 
 /// One subscription's joining.
@@ -189,13 +191,26 @@ impl Join {
     /// Events may have been missed.
     pub(crate) fn interrupted(&mut self, now: Instant) {
         self.sequencer.interrupted();
+        self.proven = false;
         if self.enabled {
             self.due = Some(now);
         }
     }
 
-    /// Takes in an event from a shard.
-    pub(crate) fn live(&mut self, event: Event, origin: Origin, now: Instant, out: &mut Vec<Item>) {
+    /// Events were thrown away that had come, and nothing that follows needs to show it.
+    pub(crate) fn let_go(&mut self, now: Instant) {
+        self.connected(now);
+        self.sequencer.let_go();
+    }
+
+    /// Takes in an event from a shard, that came at the first of two times and is looked at now.
+    pub(crate) fn live(
+        &mut self,
+        event: Event,
+        origin: Origin,
+        (arrived, now): (Instant, Instant),
+        out: &mut Vec<Item>,
+    ) {
         let at = event.cursor.as_ref().map(|it| (it.partition, it.offset));
         let quiet = !self.sequencer.is_waiting();
         self.sequencer.push(event, origin, out);
@@ -208,7 +223,7 @@ impl Join {
             // Before, what has come says nothing about what has not.
             && self.proven
         {
-            self.marks.note(partition, offset + 1, now);
+            self.marks.note(partition, offset + 1, arrived);
         }
     }
 
@@ -247,6 +262,7 @@ impl Join {
             interruptions: self.sequencer.positions().interruptions(),
             proven: self.again.is_empty(),
             heads: None,
+            filled: Heads::new(),
         });
         Some(self.question())
     }
@@ -291,10 +307,21 @@ impl Join {
         match part {
             Part::Heads { topic, next } => asked.heads = Some((topic, next)),
             Part::Gap(gap) => out.push(Item::Gap(gap)),
-            Part::Event(event) => self.sequencer.fill(event, out),
+            Part::Event(event) => {
+                if let Some(cursor) = &event.cursor {
+                    asked.filled.insert(cursor.partition, cursor.offset + 1);
+                }
+                self.failures = 0;
+                self.sequencer.fill(event, out);
+            }
             Part::End => self.answered(now, out),
             Part::Failed(_) => {
+                // The next answer goes on where this one broke off, however slowly it is taken.
+                let filled = std::mem::take(&mut asked.filled);
                 self.asked = None;
+                for (partition, next) in filled {
+                    self.raise_since(partition, next);
+                }
                 let rest = RETRY.saturating_mul(2_u32.saturating_pow(self.failures));
                 self.failures = self.failures.saturating_add(1);
                 self.due = Some(now + rest.min(MAX_RETRY));
@@ -313,7 +340,8 @@ impl Join {
             return;
         };
         self.failures = 0;
-        self.proven |= asked.proven && self.again.is_empty();
+        let is_news = asked.interruptions == self.sequencer.positions().interruptions();
+        self.proven |= asked.proven && self.again.is_empty() && is_news;
         self.sequencer.begin_filling();
         let first = self.topic.replace(topic.clone()).is_none();
         self.sequencer
@@ -325,8 +353,7 @@ impl Join {
             });
         }
         for (partition, next) in heads {
-            let since = self.since.entry(partition).or_insert(next);
-            *since = next.max(*since);
+            self.raise_since(partition, next);
         }
         let waits = self.sequencer.is_waiting();
         self.waiting_since = waits.then_some(now);
@@ -336,6 +363,12 @@ impl Join {
             (None, Scope::Asset(_)) => Some(now + self.check_interval),
             (None, Scope::Shard(_)) => None,
         };
+    }
+
+    /// Everything below `next` on a partition was asked for.
+    fn raise_since(&mut self, partition: u32, next: u64) {
+        let since = self.since.entry(partition).or_insert(next);
+        *since = next.max(*since);
     }
 }
 

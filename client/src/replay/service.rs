@@ -8,7 +8,9 @@ use ofa_crds::Cursor;
 use ofa_crds::replay::{MAX_ASSETS, ReplayDecodeError, ReplayDecoder};
 use reqwest::StatusCode;
 use thiserror::Error;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::batch::{self, Deal};
@@ -27,8 +29,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Parts that wait for a subscription at most.
 const PARTS: usize = 256;
 
-/// How long an answer waits for one of those it is for. One that takes longer asks again, alone.
-const SUBSCRIBER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer waits, all in all, for those it is for to take their parts. Then whoever has no room is left out, and asks
+/// again from where it is: nobody keeps the others waiting.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
@@ -229,28 +232,36 @@ impl Worker {
         }
         let mut deal = Deal::new(asks.iter().map(|ask| &ask.question));
         let (mut decoder, mut pieces) = (ReplayDecoder::default(), response.bytes_stream());
+        let mut patience = PATIENCE;
         while let Some(piece) = pieces.next().await {
             decoder.push(&piece.map_err(unreachable)?);
             while let Some((line, payload)) = decoder.next_line()? {
                 let is_end = line == ofa_crds::replay::ReplayLine::End;
                 for (index, part) in deal.take(line, payload) {
-                    send(&mut asks[index], part).await;
+                    send(&mut asks[index], part, &mut patience).await;
                 }
                 if is_end {
                     return Ok(());
                 }
+            }
+            if asks.iter().all(|ask| ask.parts.is_closed()) {
+                return Ok(());
             }
         }
         Err(ReplayError::BrokenOff(url))
     }
 }
 
-/// Gives a part to a subscription. One that takes none for too long is left out from then on.
-async fn send(ask: &mut Ask, part: Part) {
-    if ask.parts.is_closed() {
-        return;
-    }
-    let sent = ask.parts.send_timeout(part, SUBSCRIBER_PATIENCE).await;
+/// Gives a part to a subscription, for which it waits with what is left of the answer's patience. One that has no room by then is
+/// left out.
+async fn send(ask: &mut Ask, part: Part, patience: &mut Duration) {
+    let part = match ask.parts.try_send(part) {
+        Err(TrySendError::Full(part)) => part,
+        Ok(()) | Err(TrySendError::Closed(_)) => return,
+    };
+    let begun = Instant::now();
+    let sent = ask.parts.send_timeout(part, *patience).await;
+    *patience = patience.saturating_sub(begun.elapsed());
     if sent.is_err() {
         ask.parts = mpsc::channel(1).0;
     }

@@ -1,6 +1,6 @@
 //! [`Join`] against models of what surrounds it, in schedules drawn from a seed: a topic, forwarders that do not always
 //! know an asset's event before, a node that dies with what is on its way, other nodes that learn of a subscription
-//! late, and a replay service that answers slowly, in pieces, or not at all.
+//! late, a consumer for which events are let go, and a replay service that answers slowly, in pieces, or not at all.
 //!
 //! A schedule fails when an event is missing, comes twice or out of order, or when a gap is announced that could have
 //! been filled. To show that it would notice, [`Defect`]s are put in on purpose: each has to be caught.
@@ -60,10 +60,12 @@ enum Defect {
     HeadBeyondAnswer,
     /// The service sends the newest first.
     NewestFirst,
+    /// Events are let go, and that is forgotten.
+    ForgetWhatWasLetGo,
 }
 
 impl Defect {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::MissReconnect,
         Self::AskOnce,
         Self::DropWhileAsking,
@@ -73,6 +75,7 @@ impl Defect {
         Self::BrokenIsComplete,
         Self::HeadBeyondAnswer,
         Self::NewestFirst,
+        Self::ForgetWhatWasLetGo,
     ];
 }
 
@@ -91,6 +94,8 @@ struct World {
     /// Whether the forwarder's node knows the subscription.
     known: bool,
     wire: VecDeque<Event>,
+    /// What comes is let go.
+    lets_go: bool,
     /// Connections of which the subscription has not heard.
     news: usize,
     answer: Option<VecDeque<Part>>,
@@ -119,6 +124,7 @@ impl World {
             connected: true,
             known: true,
             wire: VecDeque::new(),
+            lets_go: false,
             news: 0,
             answer: None,
             out: Vec::new(),
@@ -142,6 +148,7 @@ impl World {
             self.turn();
         }
         self.connect();
+        self.let_go_no_more();
         for step in 0..SETTLE {
             self.work(false);
             self.turn();
@@ -184,7 +191,8 @@ impl World {
         let passed_on = !(self.knows_prev
             && matches!(self.scope, Scope::Asset(_))
             && self.dice.random_ratio(1, 40));
-        if publish && mine && self.connected && self.known && passed_on {
+        let arrives = self.connected && self.known && passed_on && !self.lets_go;
+        if publish && mine && arrives {
             self.wire.push_back(event);
         }
     }
@@ -199,7 +207,12 @@ impl World {
     }
 
     fn fault(&mut self) {
-        if self.connected {
+        if self.lets_go {
+            self.let_go_no_more();
+        } else if self.dice.random_ratio(1, 4) {
+            self.hear_all();
+            self.lets_go = true;
+        } else if self.connected {
             self.connected = false;
             self.known = false;
             let kept = self.dice.random_range(0..=self.wire.len());
@@ -213,10 +226,20 @@ impl World {
         if !self.connected {
             self.connected = true;
             // The client reads what it has of the former connection first.
-            while !self.wire.is_empty() {
-                self.hear();
-            }
+            self.hear_all();
             self.news += 1;
+        }
+    }
+
+    fn let_go_no_more(&mut self) {
+        if std::mem::take(&mut self.lets_go) && self.defect != Some(Defect::ForgetWhatWasLetGo) {
+            self.join.let_go(self.now);
+        }
+    }
+
+    fn hear_all(&mut self) {
+        while !self.wire.is_empty() {
+            self.hear();
         }
     }
 
@@ -239,7 +262,7 @@ impl World {
             Some(Defect::LiveFirst) if self.answer.is_some() => self.out.push(Item::Event(event)),
             _ => self
                 .join
-                .live(event, Origin::Current, self.now, &mut self.out),
+                .live(event, Origin::Current, (self.now, self.now), &mut self.out),
         }
     }
 

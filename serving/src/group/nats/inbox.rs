@@ -183,8 +183,6 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::iter;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -206,19 +204,28 @@ mod tests {
     proptest! {
         /// Whatever the pace, events come out as they went in, or the inbox says that it is closed.
         #[test]
-        fn nothing_is_lost_or_reordered(steps in proptest::collection::vec(proptest::option::of(1usize..30_000), 0..60), bound in 0usize..200_000) {
+        fn nothing_is_lost_or_reordered(steps in proptest::collection::vec(proptest::option::of((1..4u64, 1usize..30_000)), 0..60), bound in 0usize..200_000) {
             let inbox = Inbox::new(bound);
             let (mut pushed, mut taken, mut closed) = (Vec::new(), Vec::new(), false);
-            for (offset, step) in (0..).zip(steps) {
+            let mut next = 0;
+            for step in steps {
                 match step {
-                    Some(length) => match inbox.push(iter::once(event(offset, length)), Instant::now()) {
-                        Pushed::Waits(_) => pushed.push(offset),
-                        Pushed::Behind => {
-                            prop_assert!(!closed && pushed.len() > taken.len());
-                            closed = true;
+                    Some((count, length)) => {
+                        let offsets = next..next + count;
+                        next += count;
+                        let events = offsets.clone().map(|offset| event(offset, length));
+                        match inbox.push(events, Instant::now()) {
+                            Pushed::Waits(waits) => {
+                                prop_assert_eq!(waits, count);
+                                pushed.extend(offsets);
+                            }
+                            Pushed::Behind => {
+                                prop_assert!(!closed && pushed.len() > taken.len());
+                                closed = true;
+                            }
+                            Pushed::Closed => prop_assert!(closed),
                         }
-                        Pushed::Closed => prop_assert!(closed),
-                    },
+                    }
                     None => if let Next::Take(items) = inbox.take() {
                         taken.extend(offsets(&items));
                     },
