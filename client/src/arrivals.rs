@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::event::Event;
@@ -10,7 +11,7 @@ use crate::item::Item;
 use crate::sequencer::Origin;
 use crate::source::Anew;
 
-/// Most events that wait: some seconds of a busy shard.
+/// Most events that wait: of a single asset hours, of a busy shard less than a second.
 const MAX_EVENTS: usize = 16_384;
 
 /// Most bytes of theirs.
@@ -43,7 +44,7 @@ pub(crate) struct Arrivals {
 
 impl Arrivals {
     /// Takes an event in, or lets it go.
-    pub(crate) fn push(&mut self, event: Event, origin: Origin, now: Instant) {
+    pub(crate) fn push(&mut self, mut event: Event, origin: Origin, now: Instant) {
         if self.lets_go {
             return;
         }
@@ -52,8 +53,12 @@ impl Arrivals {
             self.waiting.push_back(Arrival::LetGo);
             return;
         }
+        if !self.waiting.is_empty() {
+            // Of the connection's buffer, it would keep all that was read with it.
+            event.payload = Bytes::copy_from_slice(&event.payload);
+        }
         self.events += 1;
-        self.bytes += size(&event);
+        self.bytes += event.size();
         self.waiting.push_back(Arrival::Event(event, origin, now));
     }
 
@@ -71,17 +76,13 @@ impl Arrivals {
         match &arrival {
             Arrival::Event(event, ..) => {
                 self.events -= 1;
-                self.bytes -= size(event);
+                self.bytes -= event.size();
             }
             Arrival::LetGo => self.lets_go = false,
             Arrival::Connected(_) | Arrival::Moved(_) | Arrival::MoveIsOver => {}
         }
         Some(arrival)
     }
-}
-
-fn size(event: &Event) -> usize {
-    size_of::<Arrival>() + event.asset.len() + event.id.len() + event.payload.len()
 }
 
 #[cfg(test)]

@@ -37,6 +37,11 @@ impl Event {
     pub fn parsed(&self) -> Result<wire::Event, wire::EventError> {
         wire::Event::from_json(&self.payload)
     }
+
+    /// About the bytes of memory that it takes while it waits.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Self>() + self.asset.len() + self.id.len() + self.payload.len()
+    }
 }
 
 /// A message that is no event of an asset.

@@ -15,7 +15,7 @@ pub(crate) struct Closed;
 /// A queue, and what is too much for it.
 pub(crate) struct Outbox {
     queue: mpsc::Sender<Item>,
-    /// What came of one arrival, or of one part of an answer, and did not fit: some tens of MiB at most.
+    /// What came of one arrival, or of one part of an answer, and did not fit: the sequencer bounds it.
     rest: VecDeque<Item>,
 }
 

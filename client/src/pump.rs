@@ -127,13 +127,11 @@ impl Pump {
     }
 
     fn message(&mut self, origin: Origin, message: Message) {
-        let anew = match (origin, &mut self.former) {
-            (Origin::Former, Some((source, _))) => source.delivers_anew(),
-            _ => self.current.delivers_anew(),
+        let source = match (origin, &mut self.former) {
+            (Origin::Former, Some((source, _))) => source,
+            _ => &mut self.current,
         };
-        if let Some(anew) = anew {
-            self.arrivals.note(Arrival::Connected(anew));
-        }
+        note_breaks(source, &mut self.arrivals);
         match event::decode(message, Timestamp::now()) {
             Ok(event) => self.arrivals.push(event, origin, Instant::now()),
             Err(error) => debug!(%error, "a message is passed over"),
@@ -187,19 +185,12 @@ impl Pump {
 
     fn report_link(&mut self) {
         // An asset that is quiet has no message to show that the connection is another.
-        match self.current.delivers_anew() {
-            Some(anew) => self.connected(anew),
-            None => self.report_news(),
-        }
+        note_breaks(&mut self.current, &mut self.arrivals);
+        self.report_news();
     }
 
     fn report_news(&mut self) {
-        for item in self.current.news() {
-            match item {
-                Item::Gap(_) => self.let_go(),
-                notice => self.due.push(notice),
-            }
-        }
+        self.due.extend(self.current.news());
     }
 
     /// Asks, or gives up asking.
@@ -284,6 +275,16 @@ impl Pump {
             }
         }
         Ok(())
+    }
+}
+
+/// Notes where what a source delivers does not follow what it delivered before.
+fn note_breaks(source: &mut Source, arrivals: &mut Arrivals) {
+    if let Some(anew) = source.delivers_anew() {
+        arrivals.note(Arrival::Connected(anew));
+    }
+    if source.has_thrown_away() {
+        arrivals.note(Arrival::LetGo);
     }
 }
 

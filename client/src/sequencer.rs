@@ -11,9 +11,10 @@ use crate::event::Event;
 use crate::item::{Cause, Extent, Gap, Item};
 use crate::positions::{Positions, Verdict};
 
-/// Most events held back, about a second of a busy shard, some tens of MiB. During a move more end the wait; while
+/// Most events held back, about a second of a busy shard, and most bytes of them. During a move more end the wait; while
 /// what was missed is asked for, they are let go and asked for too.
 const MAX_HELD: usize = 50_000;
+const MAX_HELD_BYTES: usize = 64 << 20;
 
 /// Which shard an event came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,14 +45,15 @@ pub struct Sequencer {
     positions: Positions,
     held: BTreeMap<Lane, BTreeMap<u64, Held>>,
     count: usize,
+    bytes: usize,
     /// Events of [`Origin::Former`] are expected.
     moving: bool,
     /// Somebody asks for what is missing.
     filling: bool,
     /// After an interruption: nothing is known to be complete until it was asked for.
     joining: bool,
-    /// Events were let go and have to be asked for.
-    spilled: bool,
+    /// Events were let go, after so many interruptions, and have to be asked for.
+    spilled: Option<u64>,
 }
 
 impl Sequencer {
@@ -79,13 +81,14 @@ impl Sequencer {
 
     /// Notes that events were let go, and have to be asked for: an answer to a question of before does not do.
     pub fn let_go(&mut self) {
-        self.spilled = true;
+        self.interrupted();
+        self.spilled = Some(self.positions.interruptions());
     }
 
     /// Whether something is to be asked for: events wait, or nothing is known since the last interruption.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.filling && (self.joining || self.spilled || !self.held.is_empty())
+        self.filling && (self.joining || self.spilled.is_some() || !self.held.is_empty())
     }
 
     /// The first offset of which nothing is known, of each asset and partition of `topic` whose events wait.
@@ -119,7 +122,7 @@ impl Sequencer {
     pub fn give_up(&mut self, out: &mut Vec<Item>) {
         self.filling = false;
         self.joining = false;
-        if std::mem::take(&mut self.spilled) {
+        if self.spilled.take().is_some() {
             self.positions.interrupted();
             out.push(Item::Gap(Gap::unknown(Cause::Delivery)));
         }
@@ -129,7 +132,7 @@ impl Sequencer {
     }
 
     fn pass_held(&mut self, out: &mut Vec<Item>) {
-        self.count = 0;
+        (self.count, self.bytes) = (0, 0);
         for held in std::mem::take(&mut self.held)
             .into_values()
             .flat_map(BTreeMap::into_values)
@@ -152,13 +155,23 @@ impl Sequencer {
         self.release(&lane, out);
     }
 
-    /// Takes in an event that was asked for, together with all of the asset before it.
-    pub fn fill(&mut self, event: Event, out: &mut Vec<Item>) {
+    /// Takes in an event that was asked for, together with all of the asset before it. Whether it is a new one.
+    pub fn fill(&mut self, event: Event, out: &mut Vec<Item>) -> bool {
         let Some(lane) = lane_of(&event) else {
-            return;
+            return false;
         };
-        self.pass_as_next(event, out);
+        let is_new = self.pass_as_next(event, out);
         self.release(&lane, out);
+        is_new
+    }
+
+    /// Everything below these offsets has been taken in from an answer that goes on, or went on when it broke off; `asked_at` is
+    /// that of [`Self::complete`].
+    pub fn complete_so_far(&mut self, topic: &str, heads: &Heads, asked_at: u64) {
+        for (partition, next) in heads {
+            let as_of = asked_at.saturating_sub(1);
+            self.positions.complete(topic, *partition, *next, as_of);
+        }
     }
 
     /// Everything below `heads` has been asked for and taken in. `asked_at` is what [`Positions::interruptions`] said
@@ -182,9 +195,10 @@ impl Sequencer {
         for (partition, next) in heads {
             self.positions.complete(topic, *partition, *next, as_of);
         }
-        // What was let go is to be asked for first, and so is what came before another interruption was noticed.
-        self.joining = std::mem::take(&mut self.spilled)
-            || (self.joining && asked_at < self.positions.interruptions());
+        // What was let go since is to be asked for first, and so is what came before another interruption was noticed.
+        self.spilled = self.spilled.filter(|at| asked_at < *at);
+        self.joining =
+            self.spilled.is_some() || (self.joining && asked_at < self.positions.interruptions());
         for lane in self.lanes_of(topic) {
             self.release(&lane, out);
         }
@@ -226,18 +240,19 @@ impl Sequencer {
         let offset = offset(&event);
         let events = self.held.entry(lane).or_default();
         let arrived_at = self.positions.interruptions();
-        let held = Held { event, arrived_at };
-        if events.insert(offset, held).is_none() {
-            self.count += 1;
+        self.bytes += event.size();
+        self.count += 1;
+        if let Some(before) = events.insert(offset, Held { event, arrived_at }) {
+            self.bytes -= before.event.size();
+            self.count -= 1;
         }
-        if self.count <= MAX_HELD {
+        if self.count <= MAX_HELD && self.bytes <= MAX_HELD_BYTES {
             return;
         }
         if self.filling {
             self.held.clear();
-            self.count = 0;
-            self.spilled = true;
-            self.joining = true;
+            (self.count, self.bytes) = (0, 0);
+            self.let_go();
         } else {
             self.end_move(out);
             self.begin_move();
@@ -266,22 +281,27 @@ impl Sequencer {
     fn take_held(&mut self, lane: &Lane, wanted: impl Fn(&Event) -> bool) -> Option<Held> {
         let events = self.held.get_mut(lane)?;
         let first = events.first_entry();
-        let event = first.filter(|it| wanted(&it.get().event))?.remove();
+        let held = first.filter(|it| wanted(&it.get().event))?.remove();
         if events.is_empty() {
             self.held.remove(lane);
         }
         self.count -= 1;
-        Some(event)
+        self.bytes -= held.event.size();
+        Some(held)
     }
 
-    /// Passes an event on before which nothing is missing.
-    fn pass_as_next(&mut self, event: Event, out: &mut Vec<Item>) {
-        let Some(cursor) = &event.cursor else { return };
-        out.push(if self.positions.fill(&event.asset, cursor) {
+    /// Passes an event on before which nothing is missing. Whether it is a new one.
+    fn pass_as_next(&mut self, event: Event, out: &mut Vec<Item>) -> bool {
+        let Some(cursor) = &event.cursor else {
+            return false;
+        };
+        let is_new = self.positions.fill(&event.asset, cursor);
+        out.push(if is_new {
             Item::Event(event)
         } else {
             Item::Stale(event)
         });
+        is_new
     }
 
     fn pass(&mut self, event: Event, arrived_at: u64, out: &mut Vec<Item>) {

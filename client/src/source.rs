@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::connection::{LinkState, ShardConnection};
 use crate::error::ClientError;
-use crate::item::{Cause, Gap, Item};
+use crate::item::Item;
 
 /// A subscription on one shard, and what was last known about its connection.
 pub(crate) struct Source {
@@ -16,6 +16,7 @@ pub(crate) struct Source {
     pub(crate) link: watch::Receiver<LinkState>,
     reported: LinkState,
     connects: u64,
+    overflows: u64,
 }
 
 impl Source {
@@ -32,6 +33,7 @@ impl Source {
         };
         Ok(Self {
             subscriber,
+            overflows: reported.overflows,
             reported,
             link,
             connects: connection.connects(),
@@ -59,6 +61,12 @@ impl Source {
         }
     }
 
+    /// Whether messages were thrown away before they were read since it was last asked.
+    pub(crate) fn has_thrown_away(&mut self) -> bool {
+        let overflows = self.link.borrow().overflows;
+        std::mem::replace(&mut self.overflows, overflows) != overflows
+    }
+
     /// What happened to the connection since it was last asked.
     pub(crate) fn news(&mut self) -> Vec<Item> {
         let now = *self.link.borrow_and_update();
@@ -73,9 +81,6 @@ impl Source {
                 shard: shard(),
                 node: self.connection.node(),
             });
-        }
-        if now.overflows > before.overflows {
-            news.push(Item::Gap(Gap::unknown(Cause::SlowConsumer)));
         }
         news
     }

@@ -122,7 +122,7 @@ impl Deal {
                     cause: Cause::Retention,
                     state: Vec::new(),
                 };
-                self.gap = Some((gap, partition, first));
+                self.gap = Some((gap, partition, last));
             }
             ReplayLine::Event(event) => {
                 let (partition, offset) = (event.partition, event.offset);
@@ -138,13 +138,24 @@ impl Deal {
     }
 
     fn take_gap(&mut self) -> Vec<(usize, Part)> {
-        let Some((gap, partition, first)) = self.gap.take() else {
+        let Some((gap, partition, last)) = self.gap.take() else {
             return Vec::new();
         };
-        let of = self.of(gap.asset.as_deref(), partition, first);
-        of.into_iter()
-            .map(|index| (index, Part::Gap(gap.clone())))
+        let hit = self.of(gap.asset.as_deref(), partition, last).into_iter();
+        hit.map(|index| (index, Part::Gap(self.beyond_from(index, partition, &gap))))
             .collect()
+    }
+
+    /// A gap as it is for a question, which may have asked for the end of it only.
+    fn beyond_from(&self, index: usize, partition: u32, gap: &Gap) -> Gap {
+        let mut gap = gap.clone();
+        let ask = &self.from[index];
+        if let (Extent::Possible { first, .. }, Some(from)) =
+            (&mut gap.extent, ask.from(partition, ask.assets.first()))
+        {
+            *first = from.max(*first);
+        }
+        gap
     }
 
     fn all(&self, part: impl Fn(usize) -> Part) -> Vec<(usize, Part)> {
@@ -263,5 +274,27 @@ mod tests {
             panic!("{parts:?}");
         };
         assert_eq!((gap.cause, gap.state.len()), (Cause::Retention, 1));
+    }
+
+    #[test]
+    fn a_gap_is_told_to_who_asked_for_the_end_of_it_only() {
+        let questions = [5, 7, 9].map(|since| question("A", since, &[]));
+        let mut deal = Deal::new(questions.iter());
+        let gap = ReplayLine::Gap {
+            asset: Some("A".to_owned()),
+            partition: 0,
+            first: 5,
+            last: 8,
+        };
+        assert!(deal.take(gap, vec![]).is_empty());
+        let parts = deal.take(ReplayLine::End, vec![]);
+        let firsts = parts.iter().filter_map(|(index, part)| match part {
+            Part::Gap(gap) => match gap.extent {
+                Extent::Possible { first, .. } => Some((*index, first)),
+                _ => None,
+            },
+            _ => None,
+        });
+        assert_eq!(firsts.collect::<Vec<_>>(), [(0, 5), (1, 7)]);
     }
 }

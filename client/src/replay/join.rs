@@ -9,6 +9,10 @@
 //! counts as one that delivers. What a connection loses later, the next event of the asset shows; where there is no
 //! next event, a question from time to time.
 
+mod marks;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +21,9 @@ use tokio::time::Instant;
 
 use super::service::ReplayError;
 use crate::event::Event;
-use crate::item::Item;
+use crate::item::{Extent, Item};
 use crate::sequencer::{Heads, Origin, Sequencer};
+use marks::Marks;
 
 /// After a connection was made, when to ask again. Nodes tell each other of subscriptions within milliseconds; a busy
 /// one may take a second.
@@ -37,12 +42,9 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Longest such rest.
 const MAX_RETRY: Duration = Duration::from_secs(2);
 
-/// How long events wait for an answer: longer than it takes to start the replay service again.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How far back a whole shard is asked for beyond its newest event: when a partition changes its forwarder, the old one
-/// may be ahead of the new one for a moment.
-const OVERLAP: Duration = Duration::from_secs(1);
+/// How long events wait while the service gives no new ones: longer than it takes to start it again, and than it may be silent
+/// itself in the middle of an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a subscription watches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,26 +80,6 @@ pub(crate) enum Part {
     End,
     /// Nobody answers, or the answer broke off.
     Failed(Arc<ReplayError>),
-}
-
-/// How far each partition has come, now and a moment ago.
-#[derive(Debug, Default)]
-struct Marks {
-    now: Heads,
-    before: Heads,
-    turned: Option<Instant>,
-}
-
-impl Marks {
-    fn note(&mut self, partition: u32, next: u64, now: Instant) {
-        let turned = *self.turned.get_or_insert(now);
-        if now.saturating_duration_since(turned) >= OVERLAP {
-            self.before.clone_from(&self.now);
-            self.turned = Some(now);
-        }
-        let mark = self.now.entry(partition).or_insert(next);
-        *mark = next.max(*mark);
-    }
 }
 
 #[derive(Debug)]
@@ -300,28 +282,29 @@ impl Join {
     /// Takes in a piece of the answer.
     pub(crate) fn part(&mut self, part: Part, now: Instant, out: &mut Vec<Item>) {
         let Some(asked) = &mut self.asked else { return };
-        // An answer that gets on is waited for.
-        if let Some(since) = &mut self.waiting_since {
-            *since = now;
-        }
         match part {
             Part::Heads { topic, next } => asked.heads = Some((topic, next)),
-            Part::Gap(gap) => out.push(Item::Gap(gap)),
+            Part::Gap(gap) => {
+                if let Extent::Possible {
+                    partition, last, ..
+                } = gap.extent
+                {
+                    asked.filled.insert(partition, last + 1);
+                }
+                out.push(Item::Gap(gap));
+                self.gets_on(now);
+            }
             Part::Event(event) => {
                 if let Some(cursor) = &event.cursor {
                     asked.filled.insert(cursor.partition, cursor.offset + 1);
                 }
-                self.failures = 0;
-                self.sequencer.fill(event, out);
+                if self.sequencer.fill(event, out) {
+                    self.gets_on(now);
+                }
             }
             Part::End => self.answered(now, out),
             Part::Failed(_) => {
-                // The next answer goes on where this one broke off, however slowly it is taken.
-                let filled = std::mem::take(&mut asked.filled);
-                self.asked = None;
-                for (partition, next) in filled {
-                    self.raise_since(partition, next);
-                }
+                self.broken_off();
                 let rest = RETRY.saturating_mul(2_u32.saturating_pow(self.failures));
                 self.failures = self.failures.saturating_add(1);
                 self.due = Some(now + rest.min(MAX_RETRY));
@@ -329,6 +312,28 @@ impl Join {
                     self.waiting_since.get_or_insert(now);
                 }
             }
+        }
+    }
+
+    /// An answer that brings something new is waited for.
+    fn gets_on(&mut self, now: Instant) {
+        self.failures = 0;
+        if let Some(since) = &mut self.waiting_since {
+            *since = now;
+        }
+    }
+
+    /// The next answer goes on where this one has come to, however slowly it is taken.
+    fn broken_off(&mut self) {
+        let Some(asked) = self.asked.take() else {
+            return;
+        };
+        if let Some((topic, _)) = &asked.heads {
+            self.sequencer
+                .complete_so_far(topic, &asked.filled, asked.interruptions);
+        }
+        for (partition, next) in asked.filled {
+            self.raise_since(partition, next);
         }
     }
 

@@ -33,6 +33,9 @@ const PARTS: usize = 256;
 /// again from where it is: nobody keeps the others waiting.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// What is left for each even then: a subscription that takes its parts may not have had its turn yet.
+const LEAST_PATIENCE: Duration = Duration::from_millis(1);
+
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub enum ReplayError {
@@ -260,7 +263,8 @@ async fn send(ask: &mut Ask, part: Part, patience: &mut Duration) {
         Ok(()) | Err(TrySendError::Closed(_)) => return,
     };
     let begun = Instant::now();
-    let sent = ask.parts.send_timeout(part, *patience).await;
+    let room = ask.parts.send_timeout(part, LEAST_PATIENCE.max(*patience));
+    let sent = room.await;
     *patience = patience.saturating_sub(begun.elapsed());
     if sent.is_err() {
         ask.parts = mpsc::channel(1).0;
