@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -35,6 +36,8 @@ pub(super) struct Hub {
     inner: Mutex<Inner>,
     partitions: u32,
     queue_bytes: usize,
+    /// Somebody came with an id of a partition that is not read here.
+    lacks_partition: AtomicBool,
 }
 
 struct Inner {
@@ -99,6 +102,7 @@ impl Hub {
         Self {
             partitions: u32::try_from(starts.len()).unwrap_or(u32::MAX),
             queue_bytes: limits.queue_bytes,
+            lacks_partition: AtomicBool::new(false),
             inner: Mutex::new(Inner {
                 ring: Ring::new(&starts, limits.ring_bytes),
                 position: Position::new(topic, starts),
@@ -111,6 +115,11 @@ impl Hub {
     #[must_use]
     pub(super) fn position(&self) -> Position {
         self.inner.lock().position.clone()
+    }
+
+    /// Whether somebody has come with an id of a partition that is not read here, since this was last asked.
+    pub(super) fn lacks_partition(&self) -> bool {
+        self.lacks_partition.swap(false, Ordering::Relaxed)
     }
 
     #[cfg(test)]
@@ -151,6 +160,11 @@ impl Hub {
         seen: &Seen,
         arrivals: &Arrivals,
     ) -> Join {
+        // Another replica knows it already. To go on without would be to give its events twice.
+        if (self.partitions..seen.partitions()).any(|partition| seen.furthest(partition) > 0) {
+            self.lacks_partition.store(true, Ordering::Relaxed);
+            return Join::Ahead;
+        }
         let mut inner = self.inner.lock();
         let mut missing = Vec::new();
         let mut bytes = 0;

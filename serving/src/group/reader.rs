@@ -40,8 +40,9 @@ const BATCH_BYTES: usize = 128 * 1024;
 /// How long before Kafka is asked again for a topic that is not there.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How often the topic is asked whether it has more partitions than before.
+/// How often the topic is asked whether it has more partitions than before, and how often at most because a client knows of more.
 const PARTITIONS_INTERVAL: Duration = Duration::from_secs(30);
+const PARTITIONS_REST: Duration = Duration::from_secs(1);
 
 /// How long one request to Kafka may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -156,7 +157,10 @@ impl Reader {
                 self.store.apply(batch.changes, batch.next)?;
             }
             self.announce(&begun);
-            if checked_at.elapsed() >= PARTITIONS_INTERVAL {
+            let since = checked_at.elapsed();
+            if since >= PARTITIONS_INTERVAL
+                || since >= PARTITIONS_REST && begun.hub.lacks_partition()
+            {
                 checked_at = Instant::now();
                 // A broker that is away says nothing about the topic.
                 if let Ok(count) = self.partitions()

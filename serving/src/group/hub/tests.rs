@@ -260,11 +260,16 @@ fn what_is_joined_in_parts_is_complete() {
 fn one_that_is_ahead_is_told() {
     let hub = hub(10);
     let selection = Arc::new(Selection::from_query(Some("asset_uuid=A")).unwrap());
-    let ahead = Position::new("t", vec![1]);
-    assert!(matches!(
-        hub.join(&selection, &ahead.into(), &Arrivals::default()),
-        Join::Ahead
-    ));
+    let join = |next| {
+        let seen = Position::new("t", next).into();
+        hub.join(&selection, &seen, &Arrivals::default())
+    };
+    assert!(matches!(join(vec![1]), Join::Ahead));
+    assert!(!hub.lacks_partition());
+    // Another replica reads more partitions already.
+    assert!(matches!(join(vec![0, 0, 1]), Join::Ahead));
+    assert!(hub.lacks_partition());
+    assert!(!hub.lacks_partition());
 }
 
 /// An id beyond events that a client did not get would make it miss them for good.
