@@ -132,14 +132,22 @@ impl Head {
         if data.len() < len {
             return Err(BatchError::Short(base_offset));
         }
+        let delta = i32::from_be_bytes(array(data, layout::LAST_OFFSET_DELTA));
+        let last_offset =
+            following(base_offset, i64::from(delta)).ok_or(BatchError::Malformed(base_offset))?;
         Ok(Self {
             base_offset,
-            last_offset: base_offset
-                + i64::from(i32::from_be_bytes(array(data, layout::LAST_OFFSET_DELTA))),
+            last_offset,
             leader_epoch: i32::from_be_bytes(array(data, layout::LEADER_EPOCH)),
             len,
         })
     }
+}
+
+/// The offset that lies so far behind the first of a batch, if another can come behind it.
+fn following(base_offset: i64, delta: i64) -> Option<i64> {
+    let offset = base_offset.checked_add(delta);
+    offset.filter(|offset| *offset < i64::MAX)
 }
 
 fn array<const N: usize>(data: &[u8], at: usize) -> [u8; N] {
@@ -231,7 +239,7 @@ impl RecordReader {
         let value = reader.part()?;
         let headers = reader.varint()?;
         let parts = RecordParts {
-            offset: batch.base_offset.checked_add(offset_delta)?,
+            offset: following(batch.base_offset, offset_delta)?,
             timestamp: if batch.has_append_time() {
                 batch.max_timestamp
             } else {

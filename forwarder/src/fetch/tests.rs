@@ -175,6 +175,21 @@ fn a_batch_that_is_cut_off_is_left_for_the_next_answer() {
 }
 
 #[test]
+fn offsets_that_no_partition_has_are_malformed() {
+    let batch = encode(&numbered(0, 3), Compression::None);
+    for (base, last_delta) in [(i64::MIN, -1), (i64::MAX, 1), (i64::MAX - 2, 2)] {
+        let mut data = batch.to_vec();
+        data[..8].copy_from_slice(&base.to_be_bytes());
+        let place = crate::kafka::layout::LAST_OFFSET_DELTA;
+        data[place..place + 4].copy_from_slice(&i32::to_be_bytes(last_delta));
+        let mut data = Bytes::from(data);
+        assert_eq!(batch::end_of(&data), None);
+        let taken = Batch::take(&mut data);
+        assert_eq!(taken.err(), Some(BatchError::Malformed(base)));
+    }
+}
+
+#[test]
 fn an_error_comes_behind_what_is_good_and_says_where_to_go_on() {
     let mut data = encode(&numbered(0, 10), Compression::None).to_vec();
     let good = data.len();
