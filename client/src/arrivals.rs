@@ -87,25 +87,12 @@ impl Arrivals {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use jiff::Timestamp;
-    use ofa_crds::Cursor;
-
     use super::*;
 
     fn event(offset: u64, payload: &'static [u8]) -> Event {
         Event {
-            cursor: Some(Cursor {
-                topic: "t".into(),
-                partition: 0,
-                offset,
-            }),
-            prev: None,
-            moved_from: None,
-            asset: "a".into(),
-            id: "x".into(),
             payload: Bytes::from_static(payload),
-            received_at: Timestamp::UNIX_EPOCH,
+            ..Event::of("a", 0, offset)
         }
     }
 

@@ -44,6 +44,27 @@ impl Event {
     }
 }
 
+#[cfg(test)]
+impl Event {
+    /// An event of the topic `t` and nothing else to tell of it.
+    pub(crate) fn of(asset: &str, partition: u32, offset: u64) -> Self {
+        let topic = "t".to_owned();
+        Self {
+            cursor: Some(Cursor {
+                topic,
+                partition,
+                offset,
+            }),
+            prev: None,
+            moved_from: None,
+            asset: asset.to_owned(),
+            id: "x".to_owned(),
+            payload: Bytes::new(),
+            received_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+}
+
 /// A message that is no event of an asset.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DecodeError {

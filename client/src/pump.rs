@@ -212,7 +212,7 @@ impl Pump {
 
     fn attended(&mut self, attended: Result<(), Closed>) -> Result<(), Closed> {
         if !self.outbox.is_behind() {
-            self.join.consumer_is_back(Instant::now());
+            self.join.wait_anew(Instant::now());
         }
         attended
     }

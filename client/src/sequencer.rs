@@ -79,9 +79,9 @@ impl Sequencer {
         self.joining = self.filling;
     }
 
-    /// Notes that events were let go, and have to be asked for: an answer to a question of before does not do.
+    /// Notes that events were let go by the last interruption, and have to be asked for: an answer to a question of before does not
+    /// do.
     pub fn let_go(&mut self) {
-        self.interrupted();
         self.spilled = Some(self.positions.interruptions());
     }
 
@@ -165,11 +165,10 @@ impl Sequencer {
         is_new
     }
 
-    /// Everything below these offsets has been taken in from an answer that goes on, or went on when it broke off; `asked_at` is
-    /// that of [`Self::complete`].
-    pub fn complete_so_far(&mut self, topic: &str, heads: &Heads, asked_at: u64) {
+    /// Everything below `heads` has been taken in from an answer, that goes on or broke off there; the rest as in [`Self::complete`].
+    pub fn complete_so_far(&mut self, topic: &str, heads: &Heads, asked_at: u64, proven: bool) {
+        let as_of = asked_at.saturating_sub(u64::from(!proven));
         for (partition, next) in heads {
-            let as_of = asked_at.saturating_sub(1);
             self.positions.complete(topic, *partition, *next, as_of);
         }
     }
@@ -191,10 +190,7 @@ impl Sequencer {
                 self.pass_as_next(event, out);
             }
         }
-        let as_of = asked_at.saturating_sub(u64::from(!proven));
-        for (partition, next) in heads {
-            self.positions.complete(topic, *partition, *next, as_of);
-        }
+        self.complete_so_far(topic, heads, asked_at, proven);
         // What was let go since is to be asked for first, and so is what came before another interruption was noticed.
         self.spilled = self.spilled.filter(|at| asked_at < *at);
         self.joining =
@@ -252,6 +248,7 @@ impl Sequencer {
         if self.filling {
             self.held.clear();
             (self.count, self.bytes) = (0, 0);
+            self.interrupted();
             self.let_go();
         } else {
             self.end_move(out);

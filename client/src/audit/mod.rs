@@ -240,29 +240,13 @@ fn is_id(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use jiff::Timestamp;
-    use ofa_crds::Cursor;
-
     use super::*;
     use crate::item::Cause;
 
     const EVENT: &[u8] = br#"{"ID":"x","VALUE":1}"#;
 
     fn event(asset: &str, offset: u64) -> Event {
-        Event {
-            cursor: Some(Cursor {
-                topic: "t".into(),
-                partition: 0,
-                offset,
-            }),
-            prev: None,
-            moved_from: None,
-            asset: asset.into(),
-            id: "x".into(),
-            payload: Bytes::new(),
-            received_at: Timestamp::UNIX_EPOCH,
-        }
+        Event::of(asset, 0, offset)
     }
 
     fn compare(received: &Received, assets: &[&str]) -> Report {

@@ -215,6 +215,15 @@ mod tests {
         })
     }
 
+    fn gap() -> ReplayLine {
+        ReplayLine::Gap {
+            asset: Some("A".to_owned()),
+            partition: 0,
+            first: 5,
+            last: 8,
+        }
+    }
+
     fn indexes(parts: &[(usize, Part)]) -> Vec<usize> {
         parts.iter().map(|(index, _)| *index).collect()
     }
@@ -255,13 +264,7 @@ mod tests {
     fn a_gap_comes_with_its_state() {
         let questions = [question("A", 5, &[])];
         let mut deal = Deal::new(questions.iter());
-        let gap = ReplayLine::Gap {
-            asset: Some("A".to_owned()),
-            partition: 0,
-            first: 5,
-            last: 8,
-        };
-        assert!(deal.take(gap, vec![]).is_empty());
+        assert!(deal.take(gap(), vec![]).is_empty());
         let ReplayLine::Event(state) = event("A", 12) else {
             return;
         };
@@ -280,13 +283,7 @@ mod tests {
     fn a_gap_is_told_to_who_asked_for_the_end_of_it_only() {
         let questions = [5, 7, 9].map(|since| question("A", since, &[]));
         let mut deal = Deal::new(questions.iter());
-        let gap = ReplayLine::Gap {
-            asset: Some("A".to_owned()),
-            partition: 0,
-            first: 5,
-            last: 8,
-        };
-        assert!(deal.take(gap, vec![]).is_empty());
+        assert!(deal.take(gap(), vec![]).is_empty());
         let parts = deal.take(ReplayLine::End, vec![]);
         let firsts = parts.iter().filter_map(|(index, part)| match part {
             Part::Gap(gap) => match gap.extent {

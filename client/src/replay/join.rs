@@ -23,7 +23,7 @@ use super::service::ReplayError;
 use crate::event::Event;
 use crate::item::{Extent, Item};
 use crate::sequencer::{Heads, Origin, Sequencer};
-use marks::Marks;
+use marks::{Marks, raise};
 
 /// After a connection was made, when to ask again. Nodes tell each other of subscriptions within milliseconds; a busy
 /// one may take a second.
@@ -209,8 +209,9 @@ impl Join {
         }
     }
 
-    /// The consumer takes items again: while it did not, nobody could have been asked.
-    pub(crate) fn consumer_is_back(&mut self, now: Instant) {
+    /// Events wait anew from here on: an answer has brought something, or the consumer takes items again, without which nobody could
+    /// have been asked.
+    pub(crate) fn wait_anew(&mut self, now: Instant) {
         if let Some(since) = &mut self.waiting_since {
             *since = now;
         }
@@ -266,8 +267,7 @@ impl Join {
             }
             Scope::Shard(_) => {
                 for (partition, mark) in &self.marks.before {
-                    let since = since.entry(*partition).or_insert(*mark);
-                    *since = (*mark).max(*since);
+                    raise(&mut since, *partition, *mark);
                 }
                 for (_, partition, first) in self.sequencer.missing(topic) {
                     let since = since.entry(partition).or_insert(first);
@@ -318,9 +318,7 @@ impl Join {
     /// An answer that brings something new is waited for.
     fn gets_on(&mut self, now: Instant) {
         self.failures = 0;
-        if let Some(since) = &mut self.waiting_since {
-            *since = now;
-        }
+        self.wait_anew(now);
     }
 
     /// The next answer goes on where this one has come to, however slowly it is taken.
@@ -330,10 +328,10 @@ impl Join {
         };
         if let Some((topic, _)) = &asked.heads {
             self.sequencer
-                .complete_so_far(topic, &asked.filled, asked.interruptions);
+                .complete_so_far(topic, &asked.filled, asked.interruptions, false);
         }
         for (partition, next) in asked.filled {
-            self.raise_since(partition, next);
+            raise(&mut self.since, partition, next);
         }
     }
 
@@ -358,7 +356,7 @@ impl Join {
             });
         }
         for (partition, next) in heads {
-            self.raise_since(partition, next);
+            raise(&mut self.since, partition, next);
         }
         let waits = self.sequencer.is_waiting();
         self.waiting_since = waits.then_some(now);
@@ -368,12 +366,6 @@ impl Join {
             (None, Scope::Asset(_)) => Some(now + self.check_interval),
             (None, Scope::Shard(_)) => None,
         };
-    }
-
-    /// Everything below `next` on a partition was asked for.
-    fn raise_since(&mut self, partition: u32, next: u64) {
-        let since = self.since.entry(partition).or_insert(next);
-        *since = next.max(*since);
     }
 }
 

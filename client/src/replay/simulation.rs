@@ -11,9 +11,6 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use jiff::Timestamp;
-use ofa_crds::Cursor;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::Instant;
@@ -170,17 +167,8 @@ impl World {
             .find(|event| event.asset == asset)
             .and_then(|event| Some(event.cursor.as_ref()?.offset));
         let event = Event {
-            cursor: Some(Cursor {
-                topic: "t".to_owned(),
-                partition,
-                offset,
-            }),
             prev: prev.filter(|_| self.knows_prev || self.dice.random()),
-            moved_from: None,
-            asset: asset.to_owned(),
-            id: "x".to_owned(),
-            payload: Bytes::new(),
-            received_at: Timestamp::UNIX_EPOCH,
+            ..Event::of(asset, partition, offset)
         };
         self.log.push(event.clone());
         let mine = match &self.scope {

@@ -1,6 +1,3 @@
-use bytes::Bytes;
-use jiff::Timestamp;
-use ofa_crds::Cursor;
 use proptest::prelude::*;
 
 use super::*;
@@ -8,17 +5,8 @@ use super::*;
 /// Every third offset is the asset's.
 fn event(index: u64, knows_prev: bool) -> Event {
     Event {
-        cursor: Some(Cursor {
-            topic: "t".into(),
-            partition: 0,
-            offset: index * 3,
-        }),
         prev: (knows_prev && index > 0).then(|| (index - 1) * 3),
-        moved_from: None,
-        asset: "a".into(),
-        id: "x".into(),
-        payload: Bytes::new(),
-        received_at: Timestamp::UNIX_EPOCH,
+        ..Event::of("a", 0, index * 3)
     }
 }
 

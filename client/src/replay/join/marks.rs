@@ -28,9 +28,14 @@ impl Marks {
             self.before = std::mem::replace(&mut self.between, self.now.clone());
             self.turned = Some(now);
         }
-        let mark = self.now.entry(partition).or_insert(next);
-        *mark = next.max(*mark);
+        raise(&mut self.now, partition, next);
     }
+}
+
+/// A partition has come to `next` at least.
+pub(super) fn raise(heads: &mut Heads, partition: u32, next: u64) {
+    let head = heads.entry(partition).or_insert(next);
+    *head = next.max(*head);
 }
 
 #[cfg(test)]

@@ -1,24 +1,11 @@
-use bytes::Bytes;
-use jiff::Timestamp;
-use ofa_crds::Cursor;
-
 use super::*;
 
 const STEP: Duration = Duration::from_millis(50);
 
 fn event(offset: u64, prev: Option<u64>) -> Event {
     Event {
-        cursor: Some(Cursor {
-            topic: "t".into(),
-            partition: 0,
-            offset,
-        }),
         prev,
-        moved_from: None,
-        asset: "A".into(),
-        id: "x".into(),
-        payload: Bytes::new(),
-        received_at: Timestamp::UNIX_EPOCH,
+        ..Event::of("A", 0, offset)
     }
 }
 
