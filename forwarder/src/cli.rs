@@ -37,7 +37,7 @@ impl Cli {
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .with_writer(std::io::stderr)
             .init();
-        // Two: one for the shards' sockets, one for whatever else there is; the pump has its own thread.
+        // Two, so that probes are answered whatever else there is to do; the pump has a thread of its own.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

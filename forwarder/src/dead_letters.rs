@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -56,7 +55,7 @@ impl DeadLetters {
         kafka: &KafkaSettings,
         source: &str,
         topic: &str,
-        confirmed: Sender<Confirmed>,
+        confirmed: mpsc::UnboundedSender<Confirmed>,
     ) -> Result<Self, SourceError> {
         let mut config = kafka
             .client_config()
@@ -121,7 +120,7 @@ async fn write(
     writer: Writer,
     mut inbox: mpsc::UnboundedReceiver<Letter>,
     in_flight: Arc<AtomicUsize>,
-    confirmed: Sender<Confirmed>,
+    confirmed: mpsc::UnboundedSender<Confirmed>,
 ) {
     let mut writing = FuturesOrdered::new();
     let mut open = true;

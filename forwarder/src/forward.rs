@@ -19,7 +19,7 @@ use crate::health::Health;
 use crate::http;
 use crate::maps::{first_map, follow_map};
 use crate::metrics::Metrics;
-use crate::pump::{Pump, State};
+use crate::pump::{Pump, Reactor, State};
 use crate::route::Encoder;
 use crate::settings::{ForwardArgs, SettingsError, member_name};
 use crate::shards::{ShardFactory, Shards};
@@ -47,6 +47,9 @@ pub enum ForwardError {
         /// Why.
         source: std::io::Error,
     },
+    /// The system has no room for sockets.
+    #[error("cannot open sockets: {0}; raise the limit of open files")]
+    Reactor(std::io::Error),
     /// The thread that drives the stages broke down.
     #[error(
         "the forwarder's main thread broke down; this is a defect, please report it with the log"
@@ -81,13 +84,17 @@ pub async fn run(args: ForwardArgs, stop: CancellationToken) -> Result<(), Forwa
         Some(map) => watch::channel(Some(map)).1,
         None => follow_map(&args, &member, epochs, stop.clone())?,
     };
-    let result = forward(args, member, maps, in_force, metrics, health, stop).await;
+    // A thread of its own: the pump calls librdkafka, which blocks.
+    let thread = tokio::task::spawn_blocking(move || {
+        forward(&args, member, maps, in_force, metrics, health, stop)
+    });
+    let result = thread.await.map_err(|_| ForwardError::Broken);
     served.cancel();
-    result
+    result?
 }
 
-async fn forward(
-    args: ForwardArgs,
+fn forward(
+    args: &ForwardArgs,
     member: String,
     mut maps: watch::Receiver<Option<Arc<ShardMap>>>,
     in_force: mpsc::UnboundedSender<u64>,
@@ -95,9 +102,6 @@ async fn forward(
     health: Arc<Health>,
     stop: CancellationToken,
 ) -> Result<(), ForwardError> {
-    let Some(map) = first_map(&mut maps, &health, &stop).await else {
-        return Ok(());
-    };
     let settings = SourceSettings {
         kafka: args.kafka.clone(),
         topic: args.topic.clone(),
@@ -106,10 +110,15 @@ async fn forward(
         offset_reset: args.offset_reset.clone(),
         client_id: member.clone(),
     };
-    let Some(source) = open_source(&settings, &health, &stop).await? else {
+    let reactor = Reactor::new().map_err(ForwardError::Reactor)?;
+    let Some(map) = reactor.block_on(first_map(&mut maps, &health, &stop)) else {
         return Ok(());
     };
-    let (confirmations, confirmed) = std::sync::mpsc::channel();
+    let Some(source) = reactor.block_on(open_source(&settings, &health, &stop))? else {
+        return Ok(());
+    };
+    let _entered = reactor.enter();
+    let (confirmations, confirmed) = mpsc::unbounded_channel();
     let dead_letters = args
         .dead_letter_topic
         .as_ref()
@@ -127,6 +136,7 @@ async fn forward(
     let encoder = Encoder::new(&args.topic, args.payload);
     let state = State::new();
     let pump = Pump {
+        reactor: reactor.clone(),
         source,
         encoder,
         shards,
@@ -139,13 +149,7 @@ async fn forward(
         stop,
         state,
     };
-    // The pump calls librdkafka, which blocks: a thread of its own, inside the runtime for the shards' tasks.
-    let runtime = tokio::runtime::Handle::current();
-    let thread = tokio::task::spawn_blocking(move || {
-        let _entered = runtime.enter();
-        pump.run()
-    });
-    Ok(thread.await.map_err(|_| ForwardError::Broken)??)
+    Ok(pump.run()?)
 }
 
 /// Makes the consumer as soon as the topic is there; `None` when told to stop before.

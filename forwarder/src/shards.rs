@@ -1,10 +1,10 @@
 //! The shards of the map in force, each with its task; and those of earlier maps until they are empty.
 
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use ofa_crds::ShardMap;
+use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
 use crate::credentials::Credentials;
@@ -28,7 +28,7 @@ const ISOLATE_AFTER: Duration = Duration::from_millis(400);
 pub(crate) struct ShardFactory {
     pub(crate) member: String,
     pub(crate) credentials: Credentials,
-    pub(crate) confirmed: Sender<Confirmed>,
+    pub(crate) confirmed: UnboundedSender<Confirmed>,
     pub(crate) metrics: Arc<Metrics>,
 }
 

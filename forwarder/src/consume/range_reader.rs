@@ -1,7 +1,5 @@
 //! A reader of part of the topic, outside the group: for shards that have to catch up.
 
-use std::time::Duration;
-
 use super::error::SourceError;
 use super::source::SourceSettings;
 use crate::fetch::{Chunk, Fetcher, ReadAhead};
@@ -31,8 +29,13 @@ impl RangeReader {
         Ok(Self { fetcher })
     }
 
+    /// Waits until there is something to take. Dropping the future loses nothing.
+    pub(crate) async fn ready(&mut self) {
+        self.fetcher.ready().await;
+    }
+
     /// Takes what is there, without waiting.
     pub(crate) fn fill(&mut self, chunk: &mut Chunk) {
-        self.fetcher.fill(chunk, Duration::ZERO);
+        self.fetcher.fill(chunk);
     }
 }

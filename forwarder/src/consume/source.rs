@@ -266,9 +266,14 @@ impl Source {
         self.consumer.context().take_commit_failure()
     }
 
-    /// Takes records; waits for the first one at most this long.
-    pub(crate) fn fill(&mut self, chunk: &mut Chunk, wait: Duration) {
-        self.fetcher.fill(chunk, wait);
+    /// Waits until there is something to take. Dropping the future loses nothing.
+    pub(crate) async fn ready(&mut self) {
+        self.fetcher.ready().await;
+    }
+
+    /// Takes the records that are there.
+    pub(crate) fn fill(&mut self, chunk: &mut Chunk) {
+        self.fetcher.fill(chunk);
     }
 
     /// Commits the offsets to go on from, each with its metadata.

@@ -160,6 +160,7 @@ async fn derive(
     };
     let changelog = changelog::topic(&args.group);
     let pump = Pump {
+        runtime: Handle::current(),
         source,
         topic: args.topic.clone(),
         map: map_reader::follow(&args.kafka, &args.map_topic, stop.clone())?,

@@ -52,10 +52,6 @@ impl Chunk {
         self.places.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-
     /// Whether there was more to take than the chunk has places for, most likely.
     pub(crate) fn is_full(&self) -> bool {
         self.places.len() >= Self::MOST

@@ -2,7 +2,7 @@
 //!
 //! librdkafka, which is our member in the consumer group, allocates for each record and passes it between
 //! threads; that alone costs more than all the rest of a forwarder. Here a broker's answer is read in place.
-//! One task for each broker asks for all partitions that it leads; answers wait, few at a time, for the pump.
+//! One task for each broker asks for all partitions that it leads; answers wait, few at a time, to be taken.
 
 mod batch;
 mod broker;
@@ -12,14 +12,14 @@ mod table;
 mod transactions;
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ofa_crds::kafka::KafkaSettings;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::kafka::{BrokerError, Security};
@@ -56,8 +56,9 @@ pub(crate) struct ReadAhead {
 /// Reads partitions, in the background.
 pub(crate) struct Fetcher {
     shared: Arc<Shared>,
-    // Shared between threads by its owner, though only one takes from it.
-    answers: Mutex<Receiver<Answer>>,
+    answers: UnboundedReceiver<Answer>,
+    /// The answer that was waited for.
+    arrived: Option<Answer>,
     open: Option<Open>,
     _supervisor: AbortOnDropHandle<()>,
 }
@@ -71,7 +72,7 @@ struct Shared {
     changes: watch::Sender<u64>,
     /// The cluster is not as the table has it.
     outdated: Notify,
-    answers: Sender<Answer>,
+    answers: UnboundedSender<Answer>,
 }
 
 /// What a broker has sent of one partition.
@@ -103,7 +104,7 @@ impl Fetcher {
     /// # Errors
     /// When the settings are unusable.
     pub(crate) fn start(settings: FetchSettings) -> Result<Self, BrokerError> {
-        let (sender, answers) = std::sync::mpsc::channel();
+        let (sender, answers) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             security: Security::new(&settings.kafka)?,
             settings,
@@ -115,7 +116,8 @@ impl Fetcher {
         let supervisor = Handle::current().spawn(supervisor::run(shared.clone()));
         Ok(Self {
             shared,
-            answers: answers.into(),
+            answers,
+            arrived: None,
             open: None,
             _supervisor: AbortOnDropHandle::new(supervisor),
         })
@@ -145,14 +147,20 @@ impl Fetcher {
         self.shared.table.lock().end(partition)
     }
 
-    /// Fills `chunk` with what is there; waits for the first record for `wait` at most, never for a second.
-    pub(crate) fn fill(&mut self, chunk: &mut Chunk, wait: Duration) {
+    /// Waits until there is something to take. Dropping the future loses nothing.
+    pub(crate) async fn ready(&mut self) {
+        if self.open.is_none() && self.arrived.is_none() {
+            self.arrived = self.answers.recv().await;
+        }
+    }
+
+    /// Fills `chunk` with what is there.
+    pub(crate) fn fill(&mut self, chunk: &mut Chunk) {
         chunk.clear();
-        let deadline = Instant::now() + wait;
         while !chunk.is_full() {
             let open = match self.open.take() {
                 Some(open) => open,
-                None => match self.next(chunk, deadline) {
+                None => match self.next(chunk) {
                     Some(open) => open,
                     None => return,
                 },
@@ -161,15 +169,10 @@ impl Fetcher {
         }
     }
 
-    /// The next answer with records; `None` when there is none in time, or a problem to be told first.
-    fn next(&mut self, chunk: &mut Chunk, deadline: Instant) -> Option<Open> {
-        let wait = if chunk.is_empty() {
-            deadline.saturating_duration_since(Instant::now())
-        } else {
-            Duration::ZERO
-        };
-        let answers = self.answers.get_mut();
-        match answers.recv_timeout(wait).ok()? {
+    /// The next answer with records; `None` when there is none now, or a problem to be told first.
+    fn next(&mut self, chunk: &mut Chunk) -> Option<Open> {
+        let arrived = self.arrived.take();
+        match arrived.or_else(|| self.answers.try_recv().ok())? {
             Answer::Records(records) => Some(Open {
                 records,
                 batch: None,

@@ -108,7 +108,7 @@ const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 /// Starts a shard's task. It runs until the handle is dropped and everything is confirmed.
 pub(crate) fn spawn(
     settings: ShardSettings,
-    confirmed: std::sync::mpsc::Sender<Confirmed>,
+    confirmed: mpsc::UnboundedSender<Confirmed>,
     metrics: Arc<Metrics>,
 ) -> ShardHandle {
     let (batches, inbox) = mpsc::unbounded_channel();
@@ -150,7 +150,7 @@ struct Task {
     inbox: mpsc::UnboundedReceiver<Batch>,
     window: Window,
     shared: Arc<Shared>,
-    confirmed: std::sync::mpsc::Sender<Confirmed>,
+    confirmed: mpsc::UnboundedSender<Confirmed>,
     metrics: Arc<Metrics>,
     /// The frame of the marker at hand.
     marker: Vec<u8>,

@@ -6,6 +6,7 @@
 //! between them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ofa_crds::KeyHash;
 use tracing::{info, warn};
@@ -40,6 +41,7 @@ impl Pump {
             let Some(mut catch_up) = self.state.catch_up.take() else {
                 return Ok(());
             };
+            self.reactor.turn(Duration::ZERO, catch_up.reader.ready());
             let more = self.hand_over_missed(&mut catch_up);
             self.flush(catch_up.shard);
             self.note_caught_up(&mut catch_up);

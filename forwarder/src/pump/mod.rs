@@ -2,10 +2,10 @@
 
 mod catch_up;
 mod group;
+mod reactor;
 mod routing;
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use ofa_crds::ShardMap;
@@ -25,6 +25,7 @@ use crate::route::Encoder;
 use crate::shards::Shards;
 use catch_up::CatchUp;
 use group::Drain;
+pub(crate) use reactor::Reactor;
 use routing::Progress;
 
 /// How often watermarks are committed: what a crash repeats at most. A commit costs Kafka little.
@@ -47,12 +48,13 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What drives the stages.
 pub(crate) struct Pump {
+    pub(crate) reactor: Reactor,
     pub(crate) source: Source,
     pub(crate) state: State,
     pub(crate) encoder: Encoder,
     pub(crate) shards: Shards,
     pub(crate) dead_letters: Option<DeadLetters>,
-    pub(crate) confirmed: Receiver<Confirmed>,
+    pub(crate) confirmed: mpsc::UnboundedReceiver<Confirmed>,
     pub(crate) maps: watch::Receiver<Option<Arc<ShardMap>>>,
     /// Epochs put in force, to be acknowledged.
     pub(crate) in_force: mpsc::UnboundedSender<u64>,
@@ -129,7 +131,8 @@ impl Pump {
     }
 
     fn wait_for_confirmation(&mut self) {
-        if let Ok(confirmed) = self.confirmed.recv_timeout(TICK) {
+        let confirmed = self.reactor.turn(TICK, self.confirmed.recv());
+        if let Some(confirmed) = confirmed.flatten() {
             self.on_confirmed(&confirmed);
         }
     }

@@ -55,7 +55,9 @@ impl Pump {
         } else {
             Duration::ZERO
         };
-        self.source.fill(&mut self.state.chunk, wait);
+        // Often, whether there is something to take or not: what brokers send comes to a halt while nobody reads it.
+        self.reactor.turn(wait, self.source.ready());
+        self.source.fill(&mut self.state.chunk);
         self.encoder.set_now(now_ms());
         self.encoder.look_ahead(self.state.chunk.hash_keys());
     }

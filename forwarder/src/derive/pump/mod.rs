@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -54,6 +56,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What drives the deriving of streams.
 pub(crate) struct Pump {
+    pub(crate) runtime: Handle,
     pub(crate) source: Source,
     /// The topic that is read.
     pub(crate) topic: String,
@@ -145,8 +148,12 @@ impl Pump {
             std::thread::sleep(RETRY);
             return Ok(());
         }
-        self.source
-            .fill(&mut self.state.chunk, TICK.min(self.commit_interval));
+        let wait = TICK.min(self.commit_interval);
+        // In time or not: what is there is taken.
+        let _ = self
+            .runtime
+            .block_on(async { timeout(wait, self.source.ready()).await });
+        self.source.fill(&mut self.state.chunk);
         self.derive_chunk()?;
         self.commit_when_due()?;
         self.report_when_due();
