@@ -93,13 +93,24 @@ const fn is_plain(byte: u8) -> bool {
     byte > b' ' && byte < 0x7f && !matches!(byte, b'.' | b'*' | b'>' | b'%')
 }
 
+/// [`is_plain`] of every byte: it is asked for each letter of each record's names.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = u8::MIN;
+    while byte < u8::MAX {
+        plain[byte as usize] = is_plain(byte);
+        byte += 1;
+    }
+    plain
+};
+
 fn is_reserved_first(text: &str, position: Position) -> bool {
     position == Position::First && text.starts_with(['$', '_'])
 }
 
 fn push_token(out: &mut Vec<u8>, text: &str, position: Position) -> bool {
     let plain = text.len() <= MAX_TOKEN_LEN
-        && text.bytes().all(is_plain)
+        && text.bytes().all(|byte| PLAIN[usize::from(byte)])
         && !is_reserved_first(text, position);
     if plain {
         out.extend_from_slice(text.as_bytes());

@@ -18,14 +18,13 @@ pub(super) struct Marks<'a> {
 
 impl<'a> Marks<'a> {
     pub(super) fn new(text: &'a [u8]) -> Self {
-        let mut marks = Self {
+        Self {
             text,
-            block: 0,
+            // None yet: to move what was just looked at is to read in whole what was written in parts, and the processor waits for that.
+            block: usize::MAX,
             bits: 0,
             is_ascii: true,
-        };
-        marks.look_at(0);
-        marks
+        }
     }
 
     /// The first mark at `at` or behind it; `None` when there is none up to the text's end.

@@ -87,6 +87,7 @@ impl<'a> Edited<'a> {
     ///
     /// # Errors
     /// When the value is no event.
+    #[inline]
     pub fn new(value: &'a [u8], format: PayloadFormat) -> Result<Self, PayloadError> {
         let (id, edits) = match format {
             PayloadFormat::OpenFactory => {

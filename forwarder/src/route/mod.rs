@@ -59,6 +59,7 @@ impl Encoder {
     }
 
     /// The shard a record goes to, or why it goes nowhere. `hash` is that of its key.
+    #[inline]
     pub(crate) fn route<'a>(
         &self,
         record: &Record<'a>,
