@@ -47,8 +47,14 @@ pub fn asset(number: u64) -> String {
 /// An event: its value is the number of the asset's event, from 0.
 #[must_use]
 pub fn event(value: u64, at: jiff::Timestamp) -> String {
+    event_of("count", value, at)
+}
+
+/// An event of another attribute.
+#[must_use]
+pub fn event_of(id: &str, value: u64, at: jiff::Timestamp) -> String {
     format!(
-        r#"{{"ID":"count","VALUE":{value},"TAG":"PartCount","TYPE":"Events","attributes":{{"timestamp":"{at}"}}}}"#
+        r#"{{"ID":"{id}","VALUE":{value},"TAG":"PartCount","TYPE":"Events","attributes":{{"timestamp":"{at}"}}}}"#
     )
 }
 

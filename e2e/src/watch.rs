@@ -67,11 +67,19 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Subscribes on a node.
+    /// Subscribes to every event on a node.
     ///
     /// # Errors
     /// When it cannot.
     pub async fn start(node: &Node) -> Result<Self> {
+        Self::start_on(node, EVERY_EVENT).await
+    }
+
+    /// Subscribes to some of the events on a node.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub async fn start_on(node: &Node, subject: &'static str) -> Result<Self> {
         let broken = Arc::new(AtomicBool::new(false));
         let flag = broken.clone();
         let client = async_nats::ConnectOptions::new()
@@ -85,7 +93,7 @@ impl Recorder {
             })
             .connect(node.url())
             .await?;
-        let messages = client.subscribe(EVERY_EVENT).await?;
+        let messages = client.subscribe(subject).await?;
         client.flush().await?;
         let inbox = Arc::new(Mutex::new(Inbox {
             messages,

@@ -11,7 +11,8 @@ use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::timetable::{
-    Arrival, Generator, arrivals, due_of, latencies, latencies_since_stamp, percentile,
+    Arrival, Generator, Pace, WATCHED_SUBJECT, arrivals, due_of, latencies, latencies_since_stamp,
+    percentile,
 };
 use super::{Settings, forwarder_settings, print};
 use crate::forwarder::Forwarder;
@@ -27,6 +28,9 @@ const TOPIC_OF_CONSUMER: &str = "latency-consumer";
 /// Time stamps are the broker's, of the append: in whole milliseconds, cut off, so that what is counted from them is half of one
 /// too long on average.
 const STAMPED_AT_APPEND: (&str, &str) = ("message.timestamp.type", "LogAppendTime");
+
+/// Thousands of events a second that clients watch at most.
+const MOST_WATCHED: u64 = 10;
 
 /// Left out at the beginning, while connections and caches warm up.
 const WARM_UP: Duration = Duration::from_secs(3);
@@ -53,6 +57,14 @@ pub(super) async fn measure(settings: &Settings, broker: &Broker, folder: &Path)
     report("client", &all, rate, measured)
 }
 
+/// So many thousand events a second; clients watch ten thousand of them at most, and do not take part in what is measured beyond that.
+const fn pace(rate: u64) -> Pace {
+    Pace {
+        events_a_tick: rate,
+        watched_one_in: rate.div_ceil(MOST_WATCHED),
+    }
+}
+
 async fn create_topic(broker: &Broker, topic: &str) -> Result<()> {
     broker
         .create_topic_with(topic, super::input::PARTITIONS, &[STAMPED_AT_APPEND])
@@ -63,7 +75,7 @@ async fn through_kafka(broker: &Broker, rate: u64, measured: Duration) -> Result
     create_topic(broker, TOPIC_OF_CONSUMER).await?;
     let events = rate * u64::try_from((WARM_UP + measured).as_millis())?;
     let consumer = consume(broker, events)?;
-    let generator = Generator::start(broker, TOPIC_OF_CONSUMER, rate, WARM_UP + measured)?;
+    let generator = Generator::start(broker, TOPIC_OF_CONSUMER, pace(rate), WARM_UP + measured)?;
     generator.finish()?;
     let all = tokio::task::block_in_place(|| consumer.join());
     all.map_err(|_| anyhow::anyhow!("the consumer broke down"))?
@@ -110,13 +122,13 @@ async fn through_forwarder(
     let (mut shards, mut recorders) = (Vec::new(), Vec::new());
     for name in ["C1", "C2"] {
         let shard = Shard::start(name, 2, folder).await?;
-        recorders.push(Recorder::start(&shard.nodes()[0]).await?);
+        recorders.push(Recorder::start_on(&shard.nodes()[0], WATCHED_SUBJECT).await?);
         shards.push(shard);
     }
     let settings = forwarder_settings("latency", TOPIC, broker, &shards);
     let mut forwarder = Forwarder::start(settings, folder)?;
     forwarder.wait_ready().await?;
-    let generator = Generator::start(broker, TOPIC, rate, WARM_UP + measured)?;
+    let generator = Generator::start(broker, TOPIC, pace(rate), WARM_UP + measured)?;
     let written = generator.finish()?;
     tokio::time::sleep(DRAIN).await;
     forwarder.stop().await?;

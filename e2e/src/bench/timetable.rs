@@ -23,6 +23,32 @@ const TICK: Duration = Duration::from_millis(1);
 /// Assets: a plant's.
 const ASSETS: u64 = 1_000;
 
+/// The id of the events that are watched, where not all are, and their subject.
+const WATCHED: &str = "watched";
+pub(super) const WATCHED_SUBJECT: &str = "*.watched";
+
+/// What the generator's client keeps until Kafka takes it: some seconds at any rate.
+const QUEUE: (&str, &str) = ("queue.buffering.max.messages", "2000000");
+
+/// A steady load.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// Events in each [`TICK`].
+    pub(super) events_a_tick: u64,
+    /// Of so many events one is watched.
+    pub(super) watched_one_in: u64,
+}
+
+impl Pace {
+    /// All are watched.
+    pub(super) const fn all_watched(events_a_tick: u64) -> Self {
+        Self {
+            events_a_tick,
+            watched_one_in: 1,
+        }
+    }
+}
+
 /// How long the last events may take.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -30,19 +56,21 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Generator(JoinHandle<Result<u64>>);
 
 impl Generator {
-    /// Writes `events_a_tick` events each millisecond for `length`; an event's value is the time it is due, in
-    /// microseconds since the Unix epoch.
+    /// Writes events at this pace for `length`; an event's value is the time it is due, in microseconds since the Unix epoch.
     pub(super) fn start(
         broker: &Broker,
         topic: &'static str,
-        events_a_tick: u64,
+        pace: Pace,
         length: Duration,
     ) -> Result<Self> {
         let mut config = broker.producer_config()?;
+        // What is measured begins at the producer's hand-over, so it must not wait for company; where there are many, a broker would
+        // be busy with requests of a few records.
+        let linger = if pace.watched_one_in > 1 { "1" } else { "0" };
         config
             .set("partitioner", "murmur2_random")
-            // What is measured begins at the producer's hand-over, so it must not wait for company.
-            .set("linger.ms", "0");
+            .set("linger.ms", linger)
+            .set(QUEUE.0, QUEUE.1);
         let producer: ThreadedProducer<DefaultProducerContext> = config.create()?;
         let ticks = u64::try_from(length.as_millis())?;
         Ok(Self(std::thread::spawn(move || {
@@ -51,19 +79,24 @@ impl Generator {
                 let due = TICK * u32::try_from(tick)?;
                 std::thread::sleep(due.saturating_sub(began.elapsed()));
                 let due = u64::try_from((began_at + due).as_microsecond())?;
-                for number in 0..events_a_tick {
-                    let key = load::asset((tick * events_a_tick + number) % ASSETS);
-                    let value = load::event(due, began_at);
+                for number in 0..pace.events_a_tick {
+                    let number = tick * pace.events_a_tick + number;
+                    let key = load::asset(number % ASSETS);
+                    let value = if number.is_multiple_of(pace.watched_one_in) {
+                        load::event_of(WATCHED, due, began_at)
+                    } else {
+                        load::event(due, began_at)
+                    };
                     let record = BaseRecord::to(topic).key(&key).payload(&value);
                     producer.send(record).map_err(|(error, _)| error)?;
                 }
             }
             producer.flush(FLUSH_TIMEOUT)?;
-            Ok(ticks * events_a_tick)
+            Ok((ticks * pace.events_a_tick).div_ceil(pace.watched_one_in))
         })))
     }
 
-    /// Waits for the last event; returns how many were written.
+    /// Waits for the last event; returns how many were written that are watched.
     pub(super) fn finish(self) -> Result<u64> {
         let written = tokio::task::block_in_place(|| self.0.join());
         written.map_err(|_| anyhow::anyhow!("the generator broke down"))?
