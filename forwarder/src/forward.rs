@@ -84,20 +84,33 @@ pub async fn run(args: ForwardArgs, stop: CancellationToken) -> Result<(), Forwa
         Some(map) => watch::channel(Some(map)).1,
         None => follow_map(&args, &member, epochs, stop.clone())?,
     };
+    let maps = Maps {
+        newest: maps,
+        in_force,
+    };
     // A thread of its own: the pump calls librdkafka, which blocks.
     let thread = tokio::task::spawn_blocking(move || {
-        forward(&args, member, maps, in_force, metrics, health, stop)
+        let reactor = Reactor::new().map_err(ForwardError::Reactor)?;
+        let result = forward(&reactor, &args, member, maps, metrics, health, stop);
+        reactor.close();
+        result
     });
     let result = thread.await.map_err(|_| ForwardError::Broken);
     served.cancel();
     result?
 }
 
+/// The shard maps as they come, and who is told which is in force.
+struct Maps {
+    newest: watch::Receiver<Option<Arc<ShardMap>>>,
+    in_force: mpsc::UnboundedSender<u64>,
+}
+
 fn forward(
+    reactor: &Reactor,
     args: &ForwardArgs,
     member: String,
-    mut maps: watch::Receiver<Option<Arc<ShardMap>>>,
-    in_force: mpsc::UnboundedSender<u64>,
+    maps: Maps,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     stop: CancellationToken,
@@ -110,7 +123,10 @@ fn forward(
         offset_reset: args.offset_reset.clone(),
         client_id: member.clone(),
     };
-    let reactor = Reactor::new().map_err(ForwardError::Reactor)?;
+    let Maps {
+        newest: mut maps,
+        in_force,
+    } = maps;
     let Some(map) = reactor.block_on(first_map(&mut maps, &health, &stop)) else {
         return Ok(());
     };

@@ -53,7 +53,7 @@ pub(crate) struct ReadAhead {
     pub(crate) bytes: i32,
 }
 
-/// Reads partitions, in the background.
+/// Reads partitions, while the runtime runs that it was started in.
 pub(crate) struct Fetcher {
     shared: Arc<Shared>,
     answers: UnboundedReceiver<Answer>,

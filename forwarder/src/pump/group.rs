@@ -56,7 +56,9 @@ impl Pump {
 
     fn take_partitions(&mut self, partitions: &[i32]) -> Result<(), SourceError> {
         let mut starts = Vec::with_capacity(partitions.len());
-        for committed in self.source.committed(partitions)? {
+        let source = &self.source;
+        let committed = self.reactor.while_blocked(|| source.committed(partitions));
+        for committed in committed? {
             let partition = committed.partition;
             self.state.tracker.assign(partition);
             let head = self.go_on_from(partition, &committed.metadata);

@@ -111,8 +111,8 @@ impl Pump {
 
     fn step(&mut self) -> Result<(), SourceError> {
         self.health.beat();
-        self.take_confirmations();
         self.serve_group()?;
+        self.take_confirmations();
         self.take_new_map();
         self.catch_up()?;
         let progress = self.take_and_route();
@@ -236,7 +236,12 @@ impl Pump {
                 )
             })
             .collect();
-        match self.source.commit(&offsets, mode) {
+        let source = &self.source;
+        let committed = match mode {
+            CommitMode::Async => source.commit(&offsets, mode),
+            CommitMode::Sync => self.reactor.while_blocked(|| source.commit(&offsets, mode)),
+        };
+        match committed {
             Ok(()) => {
                 self.state.tracker.note_committed(positions);
                 true

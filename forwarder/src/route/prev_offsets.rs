@@ -1,7 +1,8 @@
 //! The offset of each asset's event before, in a table of bounded size.
 //!
 //! A client compares it with what it saw last, and so notices every event it missed. The table grows with the assets up to
-//! its bound, and from there on forgets: an asset whose place was taken by others is "not known", never wrong.
+//! its bound, and from there on forgets: an asset whose place was taken by others is "not known", never wrong. What was learned in
+//! earlier tenures is forgotten only so, too.
 
 /// Assets of a bucket: what they take is one line of the processor's cache.
 const WAYS: usize = 4;
