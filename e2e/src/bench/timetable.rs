@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_millis(1);
 /// Assets: a plant's.
 const ASSETS: u64 = 1_000;
 
-/// The id of the events that are watched, where not all are, and their subject.
+/// The id of the events that are watched, and their subject.
 const WATCHED: &str = "watched";
 pub(super) const WATCHED_SUBJECT: &str = "*.watched";
 
