@@ -152,7 +152,7 @@ fn forward(
     let encoder = Encoder::new(&args.topic, args.payload);
     let state = State::new();
     let pump = Pump {
-        reactor: reactor.clone(),
+        reactor,
         source,
         encoder,
         shards,

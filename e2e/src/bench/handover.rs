@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
-use super::timetable::{Arrival, Generator, Pace, arrivals, latencies, percentile};
+use super::timetable::{Arrival, Generator, Timetable, arrivals, latencies, percentile};
 use super::{forwarder_settings, print};
 use crate::forwarder::Forwarder;
 use crate::kafka::Broker;
@@ -57,7 +57,7 @@ pub(super) async fn measure(broker: &Broker, folder: &Path) -> Result<()> {
     let other = start("other")?;
     // A forwarder tells of partitions that have events.
     let length = CALM * 3 + AFTER_CRASH + CHANGE * 2;
-    let generator = Generator::start(broker, TOPIC, Pace::all_watched(EVENTS_A_TICK), length)?;
+    let generator = Generator::start(broker, TOPIC, Timetable::all_watched(EVENTS_A_TICK), length)?;
     let moved = share_of(&other).await?;
     let began = Timestamp::now();
     tokio::time::sleep(CALM).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::timetable::{Generator, Pace, arrivals, latencies, percentile};
+use super::timetable::{Generator, Timetable, arrivals, latencies, percentile};
 use super::{forwarder_settings, print};
 use crate::forwarder::Forwarder;
 use crate::kafka::Broker;
@@ -45,7 +45,7 @@ pub(super) async fn measure(broker: &Broker, folder: &Path) -> Result<()> {
     let mut forwarder = Forwarder::start(settings, folder)?;
     forwarder.wait_ready().await?;
     let length = WARM_UP + BEFORE + OUTAGE + AFTER;
-    let generator = Generator::start(broker, TOPIC, Pace::all_watched(EVENTS_A_TICK), length)?;
+    let generator = Generator::start(broker, TOPIC, Timetable::all_watched(EVENTS_A_TICK), length)?;
     tokio::time::sleep(WARM_UP).await;
     let before = Timestamp::now();
     tokio::time::sleep(BEFORE).await;

@@ -11,8 +11,8 @@ use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::timetable::{
-    Arrival, Generator, Pace, WATCHED_SUBJECT, arrivals, due_of, latencies, latencies_since_stamp,
-    percentile,
+    Arrival, Generator, Timetable, WATCHED_SUBJECT, arrivals, due_of, latencies,
+    latencies_since_stamp, percentile,
 };
 use super::{Settings, forwarder_settings, print};
 use crate::forwarder::Forwarder;
@@ -58,8 +58,8 @@ pub(super) async fn measure(settings: &Settings, broker: &Broker, folder: &Path)
 }
 
 /// So many thousand events a second; clients watch ten thousand of them at most, and do not take part in what is measured beyond that.
-const fn pace(rate: u64) -> Pace {
-    Pace {
+const fn timetable(rate: u64) -> Timetable {
+    Timetable {
         events_a_tick: rate,
         watched_one_in: rate.div_ceil(MOST_WATCHED),
     }
@@ -75,7 +75,12 @@ async fn through_kafka(broker: &Broker, rate: u64, measured: Duration) -> Result
     create_topic(broker, TOPIC_OF_CONSUMER).await?;
     let events = rate * u64::try_from((WARM_UP + measured).as_millis())?;
     let consumer = consume(broker, events)?;
-    let generator = Generator::start(broker, TOPIC_OF_CONSUMER, pace(rate), WARM_UP + measured)?;
+    let generator = Generator::start(
+        broker,
+        TOPIC_OF_CONSUMER,
+        timetable(rate),
+        WARM_UP + measured,
+    )?;
     generator.finish()?;
     let all = tokio::task::block_in_place(|| consumer.join());
     all.map_err(|_| anyhow::anyhow!("the consumer broke down"))?
@@ -128,7 +133,7 @@ async fn through_forwarder(
     let settings = forwarder_settings("latency", TOPIC, broker, &shards);
     let mut forwarder = Forwarder::start(settings, folder)?;
     forwarder.wait_ready().await?;
-    let generator = Generator::start(broker, TOPIC, pace(rate), WARM_UP + measured)?;
+    let generator = Generator::start(broker, TOPIC, timetable(rate), WARM_UP + measured)?;
     let written = generator.finish()?;
     tokio::time::sleep(DRAIN).await;
     forwarder.stop().await?;

@@ -30,16 +30,16 @@ pub(super) const WATCHED_SUBJECT: &str = "*.watched";
 /// What the generator's client keeps until Kafka takes it: some seconds at any rate.
 const QUEUE: (&str, &str) = ("queue.buffering.max.messages", "2000000");
 
-/// A steady load.
+/// A steady load, and how much of it is watched.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(super) struct Timetable {
     /// Events in each [`TICK`].
     pub(super) events_a_tick: u64,
     /// Of so many events one is watched.
     pub(super) watched_one_in: u64,
 }
 
-impl Pace {
+impl Timetable {
     /// All are watched.
     pub(super) const fn all_watched(events_a_tick: u64) -> Self {
         Self {
@@ -56,17 +56,21 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Generator(JoinHandle<Result<u64>>);
 
 impl Generator {
-    /// Writes events at this pace for `length`; an event's value is the time it is due, in microseconds since the Unix epoch.
+    /// Writes events by a timetable for `length`; an event's value is the time it is due, in microseconds since the Unix epoch.
     pub(super) fn start(
         broker: &Broker,
         topic: &'static str,
-        pace: Pace,
+        timetable: Timetable,
         length: Duration,
     ) -> Result<Self> {
         let mut config = broker.producer_config()?;
         // What is measured begins at the producer's hand-over, so it must not wait for company; where there are many, a broker would
         // be busy with requests of a few records.
-        let linger = if pace.watched_one_in > 1 { "1" } else { "0" };
+        let linger = if timetable.watched_one_in > 1 {
+            "1"
+        } else {
+            "0"
+        };
         config
             .set("partitioner", "murmur2_random")
             .set("linger.ms", linger)
@@ -79,10 +83,10 @@ impl Generator {
                 let due = TICK * u32::try_from(tick)?;
                 std::thread::sleep(due.saturating_sub(began.elapsed()));
                 let due = u64::try_from((began_at + due).as_microsecond())?;
-                for number in 0..pace.events_a_tick {
-                    let number = tick * pace.events_a_tick + number;
+                for number in 0..timetable.events_a_tick {
+                    let number = tick * timetable.events_a_tick + number;
                     let key = load::asset(number % ASSETS);
-                    let value = if number.is_multiple_of(pace.watched_one_in) {
+                    let value = if number.is_multiple_of(timetable.watched_one_in) {
                         load::event_of(WATCHED, due, began_at)
                     } else {
                         load::event(due, began_at)
@@ -92,7 +96,7 @@ impl Generator {
                 }
             }
             producer.flush(FLUSH_TIMEOUT)?;
-            Ok((ticks * pace.events_a_tick).div_ceil(pace.watched_one_in))
+            Ok((ticks * timetable.events_a_tick).div_ceil(timetable.watched_one_in))
         })))
     }
 

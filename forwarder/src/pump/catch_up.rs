@@ -31,7 +31,7 @@ pub(super) struct CatchUp {
     partitions: BTreeMap<i32, Tenure>,
 }
 
-impl Pump {
+impl Pump<'_> {
     /// Goes on with the shard that is catching up, or begins with one that can.
     pub(super) fn catch_up(&mut self) -> Result<(), SourceError> {
         if self.state.catch_up.is_none() {

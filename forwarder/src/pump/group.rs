@@ -16,7 +16,7 @@ pub(super) struct Drain {
     deadline: Instant,
 }
 
-impl Pump {
+impl Pump<'_> {
     /// Carries out what the group wants.
     pub(super) fn serve_group(&mut self) -> Result<(), SourceError> {
         if self.state.events_at.elapsed() >= TICK {

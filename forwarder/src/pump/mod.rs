@@ -47,8 +47,8 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What drives the stages.
-pub(crate) struct Pump {
-    pub(crate) reactor: Reactor,
+pub(crate) struct Pump<'a> {
+    pub(crate) reactor: &'a Reactor,
     pub(crate) source: Source,
     pub(crate) state: State,
     pub(crate) encoder: Encoder,
@@ -99,7 +99,7 @@ impl State {
     }
 }
 
-impl Pump {
+impl Pump<'_> {
     /// Runs until told to stop, or until Kafka's client can do nothing more.
     pub(crate) fn run(mut self) -> Result<(), SourceError> {
         self.source.subscribe()?;

@@ -3,7 +3,6 @@
 //! So what is read, encoded and written stays in one processor's caches, and nobody is woken on another thread.
 
 use std::panic::resume_unwind;
-use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, EnterGuard, Runtime};
@@ -12,15 +11,13 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 
 /// Reads from brokers and publishes to shards, whenever it is given a turn.
-#[derive(Clone)]
-pub(crate) struct Reactor(Rc<Runtime>);
+pub(crate) struct Reactor(Runtime);
 
 impl Reactor {
     /// # Errors
     /// When the system gives no more file descriptors.
     pub(crate) fn new() -> std::io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        Ok(Self(runtime.into()))
+        Ok(Self(Builder::new_current_thread().enable_all().build()?))
     }
 
     /// What is spawned on this thread while the guard lives runs here.
@@ -67,11 +64,9 @@ impl Reactor {
         })
     }
 
-    /// Ends without waiting for names that are being looked up. Nothing else may hold the reactor any more.
+    /// Ends without waiting for names that are being looked up.
     pub(crate) fn close(self) {
-        if let Some(runtime) = Rc::into_inner(self.0) {
-            runtime.shutdown_background();
-        }
+        self.0.shutdown_background();
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) enum Progress {
     Blocked,
 }
 
-impl Pump {
+impl Pump<'_> {
     /// Takes chunks and routes their records, for as long as more are there and shards have room; then hands all batches over.
     pub(super) fn take_and_route(&mut self) -> Progress {
         let (mut progress, mut routed) = (Progress::Done, 0);
