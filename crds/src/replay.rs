@@ -102,6 +102,14 @@ pub enum ReplayLine {
     State(ReplayEvent),
     /// An event that was asked for.
     Event(ReplayEvent),
+    /// All that was asked for of a partition below this offset has been sent: if the answer breaks off, what follows is asked for
+    /// from here.
+    Reached {
+        /// Partition.
+        partition: u32,
+        /// Offset.
+        next: u64,
+    },
     /// Nothing is missing.
     End,
 }
@@ -155,7 +163,7 @@ impl ReplayLine {
     fn bytes(&self) -> Option<usize> {
         match self {
             Self::State(event) | Self::Event(event) => Some(event.bytes),
-            Self::Heads { .. } | Self::Gap { .. } | Self::End => None,
+            Self::Heads { .. } | Self::Gap { .. } | Self::Reached { .. } | Self::End => None,
         }
     }
 }
@@ -280,6 +288,8 @@ mod tests {
             }),
             event().prop_map(|(event, payload)| (ReplayLine::State(event), payload)),
             event().prop_map(|(event, payload)| (ReplayLine::Event(event), payload)),
+            (any::<u32>(), any::<u64>())
+                .prop_map(|(partition, next)| (ReplayLine::Reached { partition, next }, vec![])),
             Just((ReplayLine::End, vec![])),
         ]
     }

@@ -155,7 +155,7 @@ async fn follow(name: String, mut subscription: Subscription, taken: Arc<Mutex<T
                 if std::mem::replace(&mut watches, taken.watches) < taken.watches {
                     wait.moved(Instant::now());
                 }
-                if let Some((longest, oldest)) = wait.event(Instant::now(), age(event)) {
+                if let Some((longest, oldest)) = wait.event(Instant::now(), || age(event)) {
                     taken.moves.waits.push(longest);
                     taken.moves.ages.push(oldest);
                 }
@@ -199,11 +199,15 @@ impl Wait {
     }
 
     /// The longest wait and the greatest age, with the first event after the time that is watched.
-    fn event(&mut self, now: Instant, age: Duration) -> Option<(Duration, Duration)> {
+    fn event(
+        &mut self,
+        now: Instant,
+        age: impl FnOnce() -> Duration,
+    ) -> Option<(Duration, Duration)> {
         let waited = self.last.replace(now).map(|last| now - last);
         let until = self.until?;
         self.longest = self.longest.max(waited.unwrap_or_default());
-        self.oldest = self.oldest.max(age);
+        self.oldest = self.oldest.max(age());
         if now < until {
             return None;
         }
@@ -227,16 +231,16 @@ mod tests {
         let begin = Instant::now();
         let at = |ms| begin + Duration::from_millis(ms);
         let mut wait = Wait::default();
-        assert_eq!(wait.event(at(0), old * 2), None);
-        assert_eq!(wait.event(at(900), old * 2), None, "nothing moves");
+        assert_eq!(wait.event(at(0), || old * 2), None);
+        assert_eq!(wait.event(at(900), || old * 2), None, "nothing moves");
         wait.moved(at(1_000));
-        assert_eq!(wait.event(at(1_150), old), None);
-        assert_eq!(wait.event(at(1_200), young), None);
+        assert_eq!(wait.event(at(1_150), || old), None);
+        assert_eq!(wait.event(at(1_200), || young), None);
         let over = 1_000 + 5_000;
-        assert_eq!(wait.event(at(over - 100), young), None);
+        assert_eq!(wait.event(at(over - 100), || young), None);
         let longest = Duration::from_millis(over - 100 - 1_200);
-        assert_eq!(wait.event(at(over), young), Some((longest, old)));
-        assert_eq!(wait.event(at(over + 9_000), old), None);
+        assert_eq!(wait.event(at(over), || young), Some((longest, old)));
+        assert_eq!(wait.event(at(over + 9_000), || old), None);
     }
 
     #[test]

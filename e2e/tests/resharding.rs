@@ -25,6 +25,9 @@ const CHANGE: Duration = Duration::from_secs(180);
 /// A change does not wait for clients that a busy machine keeps from moving.
 const MOVE: Duration = Duration::from_secs(60);
 
+/// How often the operator is asked how far it is: a program is started for it, which costs the machine some milliseconds.
+const ASKING: Duration = Duration::from_millis(250);
+
 /// What is in Kafka has to arrive within this, on a machine that does much else.
 const ARRIVAL: Duration = Duration::from_secs(60);
 
@@ -237,7 +240,7 @@ impl Play<'_> {
     async fn wait_for(&self, phase: &str) -> Result<String> {
         let what = format!("the change to be at {phase}");
         wait::for_some(&what, CHANGE, async || {
-            let status = self.operator.status()?;
+            let status = self.status().await?;
             let Some(pool) = object(&status, "ForwarderPool", "pool") else {
                 return Ok(None);
             };
@@ -255,7 +258,7 @@ impl Play<'_> {
     async fn settled(&self, shards: &[&str]) -> Result<()> {
         let wanted: BTreeSet<String> = shards.iter().map(|&name| name.to_owned()).collect();
         wait::until("the change to be done", CHANGE, async || {
-            let status = self.operator.status()?;
+            let status = self.status().await?;
             let Some(pool) = object(&status, "ForwarderPool", "pool") else {
                 return Ok(false);
             };
@@ -267,6 +270,11 @@ impl Play<'_> {
         })
         .await
         .with_context(|| format!("{:#}", self.operator.status().unwrap_or_default()["items"]))
+    }
+
+    async fn status(&self) -> Result<Value> {
+        tokio::time::sleep(ASKING).await;
+        self.operator.status()
     }
 
     fn shards(&self) -> Result<BTreeSet<String>> {

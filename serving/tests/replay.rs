@@ -24,6 +24,7 @@ struct Answer {
     gaps: Vec<(Option<String>, u64, u64)>,
     state: Vec<ReplayEvent>,
     events: Vec<(ReplayEvent, Value)>,
+    reached: BTreeMap<u32, u64>,
     is_complete: bool,
 }
 
@@ -60,6 +61,13 @@ async fn replay(service: &Service, request: &ReplayRequest) -> Answer {
             ReplayLine::Event(event) => {
                 let payload = serde_json::from_slice(&payload).unwrap();
                 found.events.push((event, payload));
+            }
+            ReplayLine::Reached { partition, next } => {
+                let before = found.reached.insert(partition, next);
+                assert!(
+                    before.is_none_or(|before| before < next),
+                    "{before:?} {next}"
+                );
             }
             ReplayLine::End => found.is_complete = true,
         }
@@ -143,6 +151,10 @@ async fn what_was_missed_comes_from_memory_and_from_kafka_and_ends_where_the_top
     let head = answer.heads[&1];
     let answer = replay(&service, &ask(&["C"], &[(0, 0), (1, head)])).await;
     assert_eq!(numbers(&answer, "C"), [EVENTS as u64]);
+
+    // What was looked through in Kafka in vain is told too.
+    let answer = replay(&service, &ask(&["C"], &[(0, 0), (1, head)])).await;
+    assert!(answer.reached[&0] > 0 && !answer.reached.contains_key(&1));
 
     // Nothing is asked for: only where the topic ends.
     let answer = replay(&service, &ask(&["A"], &[])).await;

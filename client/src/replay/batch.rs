@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use ofa_crds::Cursor;
 use ofa_crds::replay::{AssetAsk, ReplayAsk, ReplayEvent, ReplayLine, ReplayRequest};
 
-use super::join::{Part, Question, Scope};
+use super::question::{Part, Question, Scope};
 use crate::event::Event;
 use crate::item::{Cause, Extent, Gap};
 use crate::sequencer::Heads;
@@ -130,6 +130,9 @@ impl Deal {
                 for index in self.of(Some(&event.asset), partition, offset) {
                     parts.push((index, Part::Event(event.clone())));
                 }
+            }
+            ReplayLine::Reached { partition, next } => {
+                parts.extend(self.all(|_| Part::Reached { partition, next }));
             }
             ReplayLine::End => parts.extend(self.all(|_| Part::End)),
             ReplayLine::State(_) => {}
@@ -257,6 +260,11 @@ mod tests {
         assert_eq!(indexes(&deal.take(event("A", 7), vec![])), [0]);
         assert_eq!(indexes(&deal.take(event("A", 9), vec![])), [0, 1]);
         assert_eq!(indexes(&deal.take(event("C", 9), vec![])), [0; 0]);
+        let reached = ReplayLine::Reached {
+            partition: 0,
+            next: 10,
+        };
+        assert_eq!(indexes(&deal.take(reached, vec![])), [0, 1, 2]);
         assert_eq!(indexes(&deal.take(ReplayLine::End, vec![])), [0, 1, 2]);
     }
 

@@ -14,12 +14,11 @@ mod marks;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::service::ReplayError;
+use super::question::{Part, Question, Scope};
 use crate::event::Event;
 use crate::item::{Extent, Item};
 use crate::sequencer::{Heads, Origin, Sequencer};
@@ -42,45 +41,13 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Longest such rest.
 const MAX_RETRY: Duration = Duration::from_secs(2);
 
-/// How long events wait while the service gives no new ones: longer than it takes to start it again, and than it may be silent
+/// How long events wait while nothing is heard of the service: longer than it takes to start it again, and than it may be silent
 /// itself in the middle of an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a subscription watches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// One asset.
-    Asset(String),
-    /// All assets of a shard.
-    Shard(String),
-}
-
-/// What to ask for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Question {
-    pub(crate) scope: Scope,
-    /// For each partition the first offset asked for; none at first, when only the topic's end is asked for.
-    pub(crate) since: Heads,
-    /// Other first offsets, for the asset.
-    pub(crate) from: Heads,
-}
-
-/// A piece of an answer.
-#[derive(Debug)]
-pub(crate) enum Part {
-    /// How far the answer reaches.
-    Heads {
-        topic: String,
-        next: Heads,
-    },
-    /// What can no longer be had.
-    Gap(crate::item::Gap),
-    Event(Event),
-    /// The answer is complete.
-    End,
-    /// Nobody answers, or the answer broke off.
-    Failed(Arc<ReplayError>),
-}
+/// How long they wait for a service that is there but does not get on: it has too much to do, or Kafka does not answer it. What is
+/// given up is lost although Kafka has it, so this is longer than an overload lasts that anybody would leave alone.
+const LONG_PATIENCE: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 struct Asked {
@@ -111,6 +78,8 @@ pub(crate) struct Join {
     asked: Option<Asked>,
     failures: u32,
     waiting_since: Option<Instant>,
+    /// When the service was last heard of.
+    heard: Option<Instant>,
     /// Whether there is anybody to ask.
     enabled: bool,
     check_interval: Duration,
@@ -133,6 +102,7 @@ impl Join {
             asked: None,
             failures: 0,
             waiting_since: None,
+            heard: None,
         }
     }
 
@@ -219,19 +189,20 @@ impl Join {
 
     /// When something is to be done at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let waits = self.waiting_since.filter(|_| self.failures > 0);
-        let patience = waits.map(|since| since + PATIENCE);
         let due = self.due.filter(|_| self.asked.is_none());
-        [due, patience].into_iter().flatten().min()
+        [due, self.patience_ends()].into_iter().flatten().min()
+    }
+
+    /// When what waits is given up.
+    fn patience_ends(&self) -> Option<Instant> {
+        let since = self.waiting_since.filter(|_| self.failures > 0)?;
+        let heard = self.heard.map_or(since, |heard| heard.max(since));
+        Some((heard + PATIENCE).min(since + LONG_PATIENCE))
     }
 
     /// Does what is due; the question to ask, if there is one.
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Item>) -> Option<Question> {
-        if self
-            .waiting_since
-            .is_some_and(|since| now >= since + PATIENCE)
-            && self.failures > 0
-        {
+        if self.patience_ends().is_some_and(|ends| now >= ends) {
             self.waiting_since = None;
             self.sequencer.give_up(out);
         }
@@ -282,6 +253,9 @@ impl Join {
     /// Takes in a piece of the answer.
     pub(crate) fn part(&mut self, part: Part, now: Instant, out: &mut Vec<Item>) {
         let Some(asked) = &mut self.asked else { return };
+        if part.comes_of_the_service() {
+            self.heard = Some(now);
+        }
         match part {
             Part::Heads { topic, next } => asked.heads = Some((topic, next)),
             Part::Gap(gap) => {
@@ -289,14 +263,18 @@ impl Join {
                     partition, last, ..
                 } = gap.extent
                 {
-                    asked.filled.insert(partition, last + 1);
+                    raise(&mut asked.filled, partition, last + 1);
                 }
                 out.push(Item::Gap(gap));
                 self.gets_on(now);
             }
+            Part::Reached { partition, next } => {
+                raise(&mut asked.filled, partition, next);
+                self.gets_on(now);
+            }
             Part::Event(event) => {
                 if let Some(cursor) = &event.cursor {
-                    asked.filled.insert(cursor.partition, cursor.offset + 1);
+                    raise(&mut asked.filled, cursor.partition, cursor.offset + 1);
                 }
                 if self.sequencer.fill(event, out) {
                     self.gets_on(now);

@@ -4,10 +4,12 @@
 
 mod batch;
 pub(crate) mod join;
+mod question;
 mod service;
 #[cfg(test)]
 mod simulation;
 
-pub(crate) use join::{Join, Part, Scope};
+pub(crate) use join::Join;
+pub(crate) use question::{Part, Scope};
 pub use service::ReplayError;
 pub(crate) use service::Replayer;

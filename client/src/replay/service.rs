@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::batch::{self, Deal};
-use super::join::{Part, Question, Scope};
+use super::question::{Part, Question, Scope};
 use crate::sequencer::Heads;
 
 /// Requests at a time. Questions that come meanwhile go together in the next.
@@ -91,6 +91,13 @@ pub enum ReplayError {
         "the router names no replay service, which is needed to resume from a cursor; start one (`serving replay`) and give its URL to the router (REPLAY_URL)"
     )]
     None,
+}
+
+impl ReplayError {
+    /// Whether the service has said that it has no answer for the moment.
+    pub(super) fn is_for_now(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status == StatusCode::SERVICE_UNAVAILABLE)
+    }
 }
 
 struct Ask {

@@ -7,7 +7,9 @@
 //!
 //! `OFA_SIM_SCHEDULES` sets the number of schedules, `OFA_SIM_SEED` repeats one.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod judge;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::Instant;
 
-use super::join::{Join, Part, Question, Scope};
+use super::join::Join;
+use super::question::{Part, Question, Scope};
 use super::service::ReplayError;
 use crate::event::Event;
 use crate::item::Item;
@@ -30,6 +33,9 @@ const SCHEDULES_PER_DEFECT: u64 = 600;
 /// Random steps before the faults end, and fair ones until everything must have arrived.
 const STEPS: usize = 800;
 const SETTLE: usize = 12_000;
+
+/// After how many events an answer says how far it has come.
+const REACHED_EVERY: usize = 3;
 
 /// What a step takes.
 const STEP: Duration = Duration::from_millis(4);
@@ -59,10 +65,12 @@ enum Defect {
     NewestFirst,
     /// Events are let go, and that is forgotten.
     ForgetWhatWasLetGo,
+    /// The service says that it has sent what it has not.
+    ReachedBeyondAnswer,
 }
 
 impl Defect {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::MissReconnect,
         Self::AskOnce,
         Self::DropWhileAsking,
@@ -73,6 +81,7 @@ impl Defect {
         Self::HeadBeyondAnswer,
         Self::NewestFirst,
         Self::ForgetWhatWasLetGo,
+        Self::ReachedBeyondAnswer,
     ];
 }
 
@@ -294,8 +303,33 @@ impl World {
             topic: "t".to_owned(),
             next: ends,
         };
-        let parts = std::iter::once(heads).chain(events.into_iter().map(Part::Event));
-        parts.chain([Part::End]).collect()
+        let mut parts = VecDeque::from([heads]);
+        for (partition, end) in &self.ends {
+            let here =
+                |event: &&Event| event.cursor.as_ref().map(|it| it.partition) == Some(*partition);
+            for (number, event) in events.iter().filter(here).enumerate() {
+                let next = event.cursor.as_ref().map_or(0, |it| it.offset + 1);
+                let reached = Part::Reached {
+                    partition: *partition,
+                    next,
+                };
+                let told = number % REACHED_EVERY == 0;
+                if told && self.defect == Some(Defect::ReachedBeyondAnswer) {
+                    parts.extend([reached, Part::Event(event.clone())]);
+                } else {
+                    parts.push_back(Part::Event(event.clone()));
+                    parts.extend(told.then_some(reached));
+                }
+            }
+            if !question.since.is_empty() || question.from.contains_key(partition) {
+                parts.push_back(Part::Reached {
+                    partition: *partition,
+                    next: *end,
+                });
+            }
+        }
+        parts.push_back(Part::End);
+        parts
     }
 
     fn answer(&mut self, may_fail: bool) {
@@ -318,80 +352,6 @@ impl World {
             }
             part => self.join.part(part, self.now, &mut self.out),
         }
-    }
-
-    /// What is said to be complete was received before.
-    fn check_complete(
-        &self,
-        next: &Heads,
-        received: &BTreeMap<u32, Vec<(String, u64)>>,
-    ) -> Result<(), String> {
-        let Scope::Asset(asset) = &self.scope else {
-            return Err("a whole shard is never known to be complete".to_owned());
-        };
-        for event in self.log.iter().filter(|event| event.asset == *asset) {
-            let cursor = event.cursor.as_ref().ok_or("an event without cursor")?;
-            let below = next
-                .get(&cursor.partition)
-                .is_some_and(|next| cursor.offset < *next);
-            let at = (asset.clone(), cursor.offset);
-            let of_partition = received.get(&cursor.partition);
-            if below && !of_partition.is_some_and(|events| events.contains(&at)) {
-                return Err(format!("{cursor} is missing where all is complete"));
-            }
-        }
-        Ok(())
-    }
-
-    fn check(self) -> Result<(), String> {
-        let mut received: BTreeMap<u32, Vec<(String, u64)>> = BTreeMap::new();
-        let mut last: HashMap<String, u64> = HashMap::new();
-        for item in &self.out {
-            match item {
-                Item::Event(event) => {
-                    let at = event
-                        .cursor
-                        .as_ref()
-                        .map_or((0, 0), |it| (it.partition, it.offset));
-                    if last
-                        .insert(event.asset.clone(), at.1)
-                        .is_some_and(|last| last >= at.1)
-                    {
-                        return Err(format!("{at:?} comes twice or out of order"));
-                    }
-                    let of_partition = received.entry(at.0).or_default();
-                    of_partition.push((event.asset.clone(), at.1));
-                }
-                Item::Gap(gap) => return Err(format!("announced as missing: {gap}")),
-                Item::Complete { next } => self.check_complete(next, &received)?,
-                _ => {}
-            }
-        }
-        for events in received.values_mut() {
-            events.sort_by_key(|(_, offset)| *offset);
-        }
-        for event in &self.log {
-            let at = event
-                .cursor
-                .as_ref()
-                .map_or((0, 0), |it| (it.partition, it.offset));
-            let mine = match &self.scope {
-                Scope::Asset(asset) => *asset == event.asset,
-                Scope::Shard(_) => true,
-            };
-            let has = received.get(&at.0).is_some_and(|events| {
-                events
-                    .binary_search_by_key(&at.1, |(_, offset)| *offset)
-                    .is_ok()
-            });
-            if mine != has {
-                return Err(format!(
-                    "{} at {at:?} is missing, or not asked for",
-                    event.asset
-                ));
-            }
-        }
-        Ok(())
     }
 }
 

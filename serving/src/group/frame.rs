@@ -134,6 +134,10 @@ impl Frame {
 impl Wanted for Selection {
     type Item = Frame;
 
+    fn assets(&self) -> Option<Vec<Arc<str>>> {
+        Some(Selection::assets(self).cloned().collect())
+    }
+
     fn wants_asset(&self, asset: &str) -> bool {
         self.has_asset(asset)
     }

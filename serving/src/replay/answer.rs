@@ -122,6 +122,10 @@ impl Answer {
             let events = written.count();
             self.sources.metrics.replayed(part.source, events);
             next = part.next;
+            if part.source == ReplaySource::Kafka {
+                // It took a while, and may have found nothing: a client whose answer breaks off needs not have it read again.
+                self.encoder.line(&ReplayLine::Reached { partition, next });
+            }
             self.send().await?;
         }
         Ok(())

@@ -117,6 +117,11 @@ impl Lanes {
 impl Wanted for Lanes {
     type Item = Record;
 
+    fn assets(&self) -> Option<Vec<Arc<str>>> {
+        let assets = self.assets.keys().cloned();
+        self.slices.is_empty().then(|| assets.collect())
+    }
+
     fn wants_asset(&self, asset: &str) -> bool {
         let of_slice = || {
             let hash = KeyHash::of(asset.as_bytes());

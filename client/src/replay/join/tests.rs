@@ -1,4 +1,9 @@
+use std::sync::Arc;
+
+use reqwest::StatusCode;
+
 use super::*;
+use crate::replay::ReplayError;
 
 const STEP: Duration = Duration::from_millis(50);
 
@@ -13,6 +18,15 @@ fn failed() -> Part {
     Part::Failed(Arc::new(ReplayError::None))
 }
 
+/// The service has too much to do.
+fn busy() -> Part {
+    Part::Failed(Arc::new(ReplayError::Refused {
+        url: String::new(),
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        detail: String::new(),
+    }))
+}
+
 /// A subscription that begins at offset 5.
 fn begun(scope: Scope, now: Instant) -> Join {
     let mut join = Join::new(scope, CHECK_INTERVAL);
@@ -20,8 +34,8 @@ fn begun(scope: Scope, now: Instant) -> Join {
     join
 }
 
-#[test]
-fn while_nobody_answers_events_wait_and_then_go_out_with_the_gap_named() {
+/// How long an event waits for what is missing before it, and what comes out then, where questions are answered like this.
+fn waits_for(answer: impl Fn() -> Vec<Part>) -> (Duration, Vec<Item>) {
     let (begin, mut out) = (Instant::now(), Vec::new());
     let mut join = begun(Scope::Asset("A".into()), begin);
     join.live(event(9, Some(7)), Origin::Current, (begin, begin), &mut out);
@@ -29,11 +43,29 @@ fn while_nobody_answers_events_wait_and_then_go_out_with_the_gap_named() {
     while out.is_empty() {
         now += STEP;
         if join.tick(now, &mut out).is_some() {
-            join.part(failed(), now, &mut out);
+            for part in answer() {
+                join.part(part, now, &mut out);
+            }
         }
-        assert!(now < begin + PATIENCE * 2, "waits for ever");
+        assert!(now < begin + LONG_PATIENCE * 2, "waits for ever");
     }
-    assert!(now >= begin + PATIENCE);
+    (now - begin, out)
+}
+
+fn heads() -> Part {
+    Part::Heads {
+        topic: "t".into(),
+        next: [(0, 10)].into(),
+    }
+}
+
+#[test]
+fn while_nobody_answers_events_wait_and_then_go_out_with_the_gap_named() {
+    let (waited, out) = waits_for(|| vec![failed()]);
+    assert!(
+        (PATIENCE..PATIENCE + STEP * 2).contains(&waited),
+        "{waited:?}"
+    );
     let [Item::Gap(gap), Item::Event(_)] = &out[..] else {
         panic!("{out:?}");
     };
@@ -41,6 +73,38 @@ fn while_nobody_answers_events_wait_and_then_go_out_with_the_gap_named() {
         panic!("{gap}");
     };
     assert_eq!((first, last), (0, 7));
+}
+
+#[test]
+fn a_service_that_is_there_is_waited_for_longer_though_not_for_ever() {
+    for answer in [|| vec![busy()], || vec![heads(), failed()]] {
+        let (waited, out) = waits_for(answer);
+        let long = LONG_PATIENCE..LONG_PATIENCE + STEP * 2;
+        assert!(long.contains(&waited), "{waited:?}");
+        assert!(matches!(out[..], [Item::Gap(_), Item::Event(_)]), "{out:?}");
+    }
+}
+
+#[test]
+fn what_was_looked_through_in_vain_is_not_asked_for_again() {
+    let (mut now, mut out) = (Instant::now(), Vec::new());
+    let mut join = begun(Scope::Asset("A".into()), now);
+    join.live(event(90, Some(80)), Origin::Current, (now, now), &mut out);
+    let mut asked = Vec::new();
+    for next in [20, 10, 40, 80] {
+        let question = loop {
+            now += PATIENCE / 2;
+            if let Some(question) = join.tick(now, &mut out) {
+                break question;
+            }
+        };
+        asked.push(question.since[&0]);
+        for part in [heads(), Part::Reached { partition: 0, next }, failed()] {
+            join.part(part, now, &mut out);
+        }
+    }
+    assert_eq!(asked, [5, 20, 20, 40]);
+    assert!(out.is_empty(), "gets on, so nothing is given up: {out:?}");
 }
 
 #[test]

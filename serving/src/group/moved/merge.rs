@@ -30,6 +30,10 @@ pub(in crate::group) struct Travelled {
 impl Wanted for Travel {
     type Item = Travelled;
 
+    fn assets(&self) -> Option<Vec<Arc<str>>> {
+        Wanted::assets(&*self.0)
+    }
+
     fn wants_asset(&self, asset: &str) -> bool {
         self.0.wants_asset(asset)
     }

@@ -30,6 +30,10 @@ pub(in crate::group) struct Mark {
 impl Wanted for Scan {
     type Item = Mark;
 
+    fn assets(&self) -> Option<Vec<Arc<str>>> {
+        None
+    }
+
     fn wants_asset(&self, _: &str) -> bool {
         true
     }
