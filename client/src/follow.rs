@@ -11,8 +11,10 @@ use tracing::{debug, warn};
 use crate::client::Shared;
 use crate::router::{Route, Shards};
 
-/// How often the router is asked whether the shard map has changed: one small request for a whole client.
-const MAP_POLL: Duration = Duration::from_secs(2);
+/// How often the router is asked whether the shard map has changed: one small request for a whole client. While owners change, clients
+/// have half a minute to move, so this leaves room for some attempts. Each waits a little more or less, so that clients
+/// that began together do not move together: a move costs a connection, and for a moment events that come twice.
+const MAP_POLL: Duration = Duration::from_secs(8);
 
 /// How often every asset's route is asked for again from a router that does not tell about its map.
 const ROUTE_POLL: Duration = Duration::from_secs(10);
@@ -66,6 +68,7 @@ pub(crate) async fn follow_map(client: Weak<Shared>, changes: watch::Sender<MapS
                 MAP_POLL
             }
         };
+        let pause = pause.mul_f64(rand::rng().random_range(0.75..=1.25));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = changes.closed() => return,

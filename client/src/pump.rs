@@ -23,9 +23,13 @@ use crate::sequencer::Origin;
 use crate::source::{Anew, Source};
 use crate::subscription::{SubscribeOptions, Subscription};
 
-/// How long the former shard is listened to after a move. Forwarders are told of a new map before clients
+/// How long the former shard is listened to after a move at most. Forwarders are told of a new map before clients
 /// are, so what is still on its way through the former shard arrives well within this.
 const MOVE_GRACE: Duration = Duration::from_secs(3);
+
+/// And at least, also when the new shard has shown that it delivers: what comes twice costs all of them. Another forwarder's node,
+/// for events on another partition, may learn of the subscription some milliseconds later.
+const LEAST_MOVE_GRACE: Duration = Duration::from_millis(500);
 
 /// Rest before a shard that could not be subscribed to is tried again.
 const OPEN_RETRY: Duration = Duration::from_secs(1);
@@ -43,10 +47,18 @@ enum Wake {
     Join,
 }
 
+/// The shard that the asset moves away from.
+struct Former {
+    source: Source,
+    since: Instant,
+    /// When it is not listened to any more.
+    ends: Instant,
+}
+
 pub(crate) struct Pump {
     shared: Arc<Shared>,
     current: Source,
-    former: Option<(Source, Instant)>,
+    former: Option<Former>,
     routes: Option<watch::Receiver<Route>>,
     join: Join,
     answer: Option<mpsc::Receiver<Part>>,
@@ -112,7 +124,7 @@ impl Pump {
             ..
         } = self;
         let keeps_up = !outbox.is_behind();
-        let deadline = former.as_ref().map(|(_, deadline)| *deadline);
+        let deadline = former.as_ref().map(|former| former.ends);
         tokio::select! {
             biased;
             attended = outbox.attend() => Wake::Consumer(attended),
@@ -128,7 +140,7 @@ impl Pump {
 
     fn message(&mut self, origin: Origin, message: Message) {
         let source = match (origin, &mut self.former) {
-            (Origin::Former, Some((source, _))) => source,
+            (Origin::Former, Some(former)) => &mut former.source,
             _ => &mut self.current,
         };
         note_breaks(source, &mut self.arrivals);
@@ -160,6 +172,9 @@ impl Pump {
                 Arrival::MoveIsOver => self.join.sequencer.end_move(&mut self.due),
             }
             self.send_due()?;
+        }
+        if !self.outbox.is_behind() {
+            self.need_former_no_longer();
         }
         Ok(())
     }
@@ -241,8 +256,23 @@ impl Pump {
             epoch: route.epoch,
         };
         let former = std::mem::replace(&mut self.current, source);
-        self.former = Some((former, Instant::now() + MOVE_GRACE));
+        let since = Instant::now();
+        self.former = Some(Former {
+            source: former,
+            since,
+            ends: since + MOVE_GRACE,
+        });
         self.arrivals.note(Arrival::Moved(moved));
+    }
+
+    /// Once the new shard delivers, the former one only sends the same again. To be asked when all that has come is taken in, moves
+    /// too.
+    fn need_former_no_longer(&mut self) {
+        if let Some(former) = &mut self.former
+            && self.join.sequencer.has_arrived()
+        {
+            former.ends = former.ends.min(former.since + LEAST_MOVE_GRACE);
+        }
     }
 
     fn end_move(&mut self) {
@@ -288,9 +318,9 @@ fn note_breaks(source: &mut Source, arrivals: &mut Arrivals) {
     }
 }
 
-async fn next_of(former: &mut Option<(Source, Instant)>) -> Option<Message> {
+async fn next_of(former: &mut Option<Former>) -> Option<Message> {
     match former {
-        Some((source, _)) => source.subscriber.next().await,
+        Some(former) => former.source.subscriber.next().await,
         None => std::future::pending().await,
     }
 }

@@ -48,6 +48,8 @@ pub struct Sequencer {
     bytes: usize,
     /// Events of [`Origin::Former`] are expected.
     moving: bool,
+    /// [`Origin::Current`] has brought an event before which nothing is missing, since the move.
+    arrived: bool,
     /// Somebody asks for what is missing.
     filling: bool,
     /// After an interruption: nothing is known to be complete until it was asked for.
@@ -104,6 +106,13 @@ impl Sequencer {
     /// From now on events of [`Origin::Current`] wait for what [`Origin::Former`] still has.
     pub fn begin_move(&mut self) {
         self.moving = true;
+        self.arrived = false;
+    }
+
+    /// Whether the shard moved to certainly delivers: it has brought an event before which nothing is missing.
+    #[must_use]
+    pub fn has_arrived(&self) -> bool {
+        self.arrived
     }
 
     /// Nothing is expected of the former shard any more: unless it is asked for elsewhere, what is held goes out,
@@ -143,16 +152,22 @@ impl Sequencer {
 
     /// Takes in an event and appends what is due now.
     pub fn push(&mut self, event: Event, origin: Origin, out: &mut Vec<Item>) {
-        let Some(lane) = lane_of(&event) else {
-            out.push(Item::Event(event));
-            return;
-        };
-        if self.must_wait(&lane, &event, origin) {
-            self.hold(lane, event, out);
+        if self.must_wait(&event, origin) {
+            self.hold(event, out);
             return;
         }
+        // Where the event before is not known, the next one may show a gap that the former shard would fill.
+        self.arrived |= self.moving && origin == Origin::Current && event.prev.is_some();
+        // Most of the time nothing waits.
+        let lane = if self.held.is_empty() {
+            None
+        } else {
+            lane_of(&event)
+        };
         self.pass(event, self.positions.interruptions(), out);
-        self.release(&lane, out);
+        if let Some(lane) = lane {
+            self.release(&lane, out);
+        }
     }
 
     /// Takes in an event that was asked for, together with all of the asset before it. Whether it is a new one.
@@ -205,14 +220,13 @@ impl Sequencer {
         lanes.cloned().collect()
     }
 
-    fn must_wait(&self, lane: &Lane, event: &Event, origin: Origin) -> bool {
+    fn must_wait(&self, event: &Event, origin: Origin) -> bool {
         if self.is_settled(event) {
             return false;
         }
         let moves = self.moving && origin == Origin::Current;
-        moves
-            || (self.filling
-                && (self.joining || self.held.contains_key(lane) || self.is_after_gap(event)))
+        let others_wait = || lane_of(event).is_some_and(|lane| self.held.contains_key(&lane));
+        moves || (self.filling && (self.joining || others_wait() || self.is_after_gap(event)))
     }
 
     fn is_settled(&self, event: &Event) -> bool {
@@ -232,7 +246,11 @@ impl Sequencer {
         })
     }
 
-    fn hold(&mut self, lane: Lane, event: Event, out: &mut Vec<Item>) {
+    fn hold(&mut self, event: Event, out: &mut Vec<Item>) {
+        let Some(lane) = lane_of(&event) else {
+            out.push(Item::Event(event));
+            return;
+        };
         let offset = offset(&event);
         let events = self.held.entry(lane).or_default();
         let arrived_at = self.positions.interruptions();
@@ -306,28 +324,34 @@ impl Sequencer {
             out.push(Item::Event(event));
             return;
         };
-        let (topic, partition) = (cursor.topic.clone(), cursor.partition);
         let verdict = self
             .positions
             .accept_late(&event.asset, cursor, event.prev, arrived_at);
+        let place = || (cursor.topic.clone(), cursor.partition);
         let extent = match verdict {
             Verdict::Stale => {
                 out.push(Item::Stale(event));
                 return;
             }
             Verdict::Fresh => None,
-            Verdict::AfterGap { first, last } => Some(Extent::Missed {
-                topic,
-                partition,
-                first,
-                last,
-            }),
-            Verdict::AfterPossibleGap { first, last } => Some(Extent::Possible {
-                topic,
-                partition,
-                first,
-                last,
-            }),
+            Verdict::AfterGap { first, last } => {
+                let (topic, partition) = place();
+                Some(Extent::Missed {
+                    topic,
+                    partition,
+                    first,
+                    last,
+                })
+            }
+            Verdict::AfterPossibleGap { first, last } => {
+                let (topic, partition) = place();
+                Some(Extent::Possible {
+                    topic,
+                    partition,
+                    first,
+                    last,
+                })
+            }
         };
         if let Some(extent) = extent {
             out.push(Item::Gap(Gap {
