@@ -16,6 +16,11 @@ use crate::kafka::Broker;
 /// How often due events are written.
 const TICK: Duration = Duration::from_millis(5);
 
+/// The same from this rate on: producers of many events gather them for longer (Kafka's `linger.ms`), since a request costs the
+/// broker about the same whatever is in it.
+const HIGH_RATE: u64 = 20_000;
+const HIGH_RATE_TICK: Duration = Duration::from_millis(20);
+
 /// How long Kafka may take to confirm the last events, a restart of the broker included.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -34,6 +39,16 @@ impl Default for Pace {
         Self {
             assets: 200,
             rate: 4_000,
+        }
+    }
+}
+
+impl Pace {
+    fn tick(self) -> Duration {
+        if self.rate < HIGH_RATE {
+            TICK
+        } else {
+            HIGH_RATE_TICK
         }
     }
 }
@@ -162,7 +177,7 @@ impl Writer {
                 next += 1;
                 self.written.store(next, Ordering::Relaxed);
             }
-            std::thread::sleep(TICK);
+            std::thread::sleep(self.pace.tick());
         }
         self.producer
             .flush(FLUSH_TIMEOUT)
