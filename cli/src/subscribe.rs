@@ -51,6 +51,7 @@ impl SubscribeArgs {
         let options = ClientOptions {
             name: "ofa-subscribe".to_owned(),
             credentials: self.credentials()?,
+            ..ClientOptions::default()
         };
         // Held: a tunnel ends with it.
         let router = self.router.reach(&self.cluster).await?;

@@ -48,6 +48,9 @@ pub struct ClientOptions {
     pub name: String,
     /// User and password; `None` connects as anyone may.
     pub credentials: Option<Credentials>,
+    /// About how often the router is asked whether the shard map has changed: one small request for the whole client. 8 s if not
+    /// set: clients have 30 s to move when owners change, so this leaves room for more than one attempt.
+    pub map_interval: Duration,
 }
 
 impl Default for ClientOptions {
@@ -55,6 +58,7 @@ impl Default for ClientOptions {
         Self {
             name: "ofa-client".to_owned(),
             credentials: None,
+            map_interval: Duration::from_secs(8),
         }
     }
 }
@@ -75,7 +79,7 @@ pub(crate) struct Shared {
     /// How often subscriptions ask whether they missed anything: the same for all of a process, so that they ask
     /// together, and another in each process.
     check_interval: Duration,
-    options: ClientOptions,
+    pub(crate) options: ClientOptions,
     connections: Mutex<HashMap<String, Weak<ShardConnection>>>,
     lookups: Semaphore,
 }

@@ -1,5 +1,6 @@
 //! Notices changes of the shard map.
 
+use std::ops::RangeInclusive;
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -11,10 +12,9 @@ use tracing::{debug, warn};
 use crate::client::Shared;
 use crate::router::{Route, Shards};
 
-/// How often the router is asked whether the shard map has changed: one small request for a whole client. While owners change, clients
-/// have half a minute to move, so this leaves room for some attempts. Each waits a little more or less, so that clients
-/// that began together do not move together: a move costs a connection, and for a moment events that come twice.
-const MAP_POLL: Duration = Duration::from_secs(8);
+/// Each pause before the map is asked for again is as long as wanted or a quarter more or less, so that clients that began together do
+/// not move together: a move costs a connection, and for a moment events that come twice.
+const VARIATION: RangeInclusive<f64> = 0.75..=1.25;
 
 /// How often every asset's route is asked for again from a router that does not tell about its map.
 const ROUTE_POLL: Duration = Duration::from_secs(10);
@@ -24,6 +24,9 @@ const SPREAD_MS: u64 = 500;
 
 /// Rest before a route is asked for again after a failure.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// Rest before the map is: a router that cannot be reached for a moment must not cost a client its time to move.
+const MAP_RETRY: Duration = Duration::from_secs(2);
 
 /// The newest answer of `/shards`, or a count that grows where there is none.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -43,6 +46,7 @@ pub(crate) async fn follow_map(client: Weak<Shared>, changes: watch::Sender<MapS
         if let Ok(Some(shards)) = &answer {
             shared.replayer.set_url(shards.replay_url.as_deref());
         }
+        let interval = shared.options.map_interval;
         drop(shared);
         let pause = match answer {
             Ok(Some(shards)) => {
@@ -54,7 +58,7 @@ pub(crate) async fn follow_map(client: Weak<Shared>, changes: watch::Sender<MapS
                     }
                     differs
                 });
-                MAP_POLL
+                interval
             }
             Ok(None) => {
                 changes.send_modify(|state| state.blind_polls += 1);
@@ -65,10 +69,10 @@ pub(crate) async fn follow_map(client: Weak<Shared>, changes: watch::Sender<MapS
                     warn!(%error, "changes of the shard map are not seen for the time being");
                 }
                 said = true;
-                MAP_POLL
+                MAP_RETRY.min(interval)
             }
         };
-        let pause = pause.mul_f64(rand::rng().random_range(0.75..=1.25));
+        let pause = pause.mul_f64(rand::rng().random_range(VARIATION));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = changes.closed() => return,

@@ -1,8 +1,10 @@
 //! The last position of each asset: what is new, what was seen, what was missed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ofa_crds::Cursor;
+
+use crate::item::Extent;
 
 /// What an event's position says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,29 @@ pub enum Verdict {
     },
     /// Not newer than what was seen.
     Stale,
+}
+
+impl Verdict {
+    /// What is missing before an event with this cursor.
+    #[must_use]
+    pub fn missing(&self, cursor: &Cursor) -> Option<Extent> {
+        let (topic, partition) = (|| cursor.topic.clone(), cursor.partition);
+        match *self {
+            Self::Fresh | Self::Stale => None,
+            Self::AfterGap { first, last } => Some(Extent::Missed {
+                topic: topic(),
+                partition,
+                first,
+                last,
+            }),
+            Self::AfterPossibleGap { first, last } => Some(Extent::Possible {
+                topic: topic(),
+                partition,
+                first,
+                last,
+            }),
+        }
+    }
 }
 
 /// The last position seen of every asset, on every partition it appeared on.
@@ -174,6 +199,19 @@ impl Positions {
         let seen = self.assets.get(asset).into_iter().flatten();
         seen.filter(move |seen| seen.topic == topic)
             .map(|seen| (seen.partition, seen.offset + 1))
+    }
+
+    /// The offset after the last seen of any asset, for each partition of a topic.
+    #[must_use]
+    pub fn seen_of_any(&self, topic: &str) -> BTreeMap<u32, u64> {
+        let mut last = BTreeMap::new();
+        for seen in self.assets.values().flatten() {
+            if seen.topic == topic {
+                let next = last.entry(seen.partition).or_default();
+                *next = (seen.offset + 1).max(*next);
+            }
+        }
+        last
     }
 
     /// Whether an event is certain to be the asset's next, or is one already seen.

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::event::Event;
-use crate::item::{Cause, Extent, Gap, Item};
+use crate::item::{Cause, Gap, Item};
 use crate::positions::{Positions, Verdict};
 
 /// Most events held back, about a second of a busy shard, and most bytes of them. During a move more end the wait; while
@@ -87,6 +87,31 @@ impl Sequencer {
         self.spilled = Some(self.positions.interruptions());
     }
 
+    /// Lets what waits go; it has to be asked for.
+    pub fn let_held_go(&mut self) {
+        self.held.clear();
+        (self.count, self.bytes) = (0, 0);
+        self.interrupted();
+        self.let_go();
+    }
+
+    /// How many events wait.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.count
+    }
+
+    /// These ends of a topic's partitions, or where something was seen and more may be missing behind it, the offset behind that.
+    #[must_use]
+    pub fn seen_below(&self, topic: &str, mut heads: Heads) -> Heads {
+        for (partition, next) in self.positions.seen_of_any(topic) {
+            if let Some(head) = heads.get_mut(&partition) {
+                *head = next.min(*head);
+            }
+        }
+        heads
+    }
+
     /// Whether something is to be asked for: events wait, or nothing is known since the last interruption.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
@@ -109,10 +134,11 @@ impl Sequencer {
         self.arrived = false;
     }
 
-    /// Whether the shard moved to certainly delivers: it has brought an event before which nothing is missing.
+    /// Whether the shard moved to certainly delivers, and nothing waits for the former one: it has brought an event before which
+    /// nothing is missing and that is as new as any.
     #[must_use]
     pub fn has_arrived(&self) -> bool {
-        self.arrived
+        self.arrived && self.count == 0
     }
 
     /// Nothing is expected of the former shard any more: unless it is asked for elsewhere, what is held goes out,
@@ -157,7 +183,10 @@ impl Sequencer {
             return;
         }
         // Where the event before is not known, the next one may show a gap that the former shard would fill.
-        self.arrived |= self.moving && origin == Origin::Current && event.prev.is_some();
+        self.arrived |= self.moving
+            && origin == Origin::Current
+            && event.prev.is_some()
+            && self.is_newest(&event);
         // Most of the time nothing waits.
         let lane = if self.held.is_empty() {
             None
@@ -236,6 +265,14 @@ impl Sequencer {
             .is_none_or(|cursor| self.positions.is_settled(&event.asset, cursor, event.prev))
     }
 
+    /// Whether nothing newer of its asset was seen.
+    fn is_newest(&self, event: &Event) -> bool {
+        event.cursor.as_ref().is_some_and(|cursor| {
+            let first = self.positions.first_unknown(&event.asset, cursor);
+            first.is_none_or(|first| cursor.offset + 1 >= first)
+        })
+    }
+
     fn is_after_gap(&self, event: &Event) -> bool {
         event.cursor.as_ref().is_some_and(|cursor| {
             let verdict = self.positions.judge(&event.asset, cursor, event.prev);
@@ -264,10 +301,7 @@ impl Sequencer {
             return;
         }
         if self.filling {
-            self.held.clear();
-            (self.count, self.bytes) = (0, 0);
-            self.interrupted();
-            self.let_go();
+            self.let_held_go();
         } else {
             self.end_move(out);
             self.begin_move();
@@ -327,33 +361,11 @@ impl Sequencer {
         let verdict = self
             .positions
             .accept_late(&event.asset, cursor, event.prev, arrived_at);
-        let place = || (cursor.topic.clone(), cursor.partition);
-        let extent = match verdict {
-            Verdict::Stale => {
-                out.push(Item::Stale(event));
-                return;
-            }
-            Verdict::Fresh => None,
-            Verdict::AfterGap { first, last } => {
-                let (topic, partition) = place();
-                Some(Extent::Missed {
-                    topic,
-                    partition,
-                    first,
-                    last,
-                })
-            }
-            Verdict::AfterPossibleGap { first, last } => {
-                let (topic, partition) = place();
-                Some(Extent::Possible {
-                    topic,
-                    partition,
-                    first,
-                    last,
-                })
-            }
-        };
-        if let Some(extent) = extent {
+        if verdict == Verdict::Stale {
+            out.push(Item::Stale(event));
+            return;
+        }
+        if let Some(extent) = verdict.missing(cursor) {
             out.push(Item::Gap(Gap {
                 asset: Some(event.asset.clone()),
                 extent,

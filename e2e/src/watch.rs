@@ -34,6 +34,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Two tokens: an asset's event, and never one of the project's control messages.
 const EVERY_EVENT: &str = "*.*";
 
+/// A scenario has no half a minute for each change of shards.
+const MAP_INTERVAL: Duration = Duration::from_secs(2);
+
 /// What has come, and the subscription by which it comes.
 #[derive(Debug)]
 struct Inbox {
@@ -171,7 +174,8 @@ impl Follower {
     pub async fn start(router: &str, shard: &str, name: &str) -> Result<Self> {
         let options = ClientOptions {
             name: name.to_owned(),
-            credentials: None,
+            map_interval: MAP_INTERVAL,
+            ..ClientOptions::default()
         };
         let client = Client::with_options(router, options)?;
         let options = SubscribeOptions {

@@ -132,7 +132,10 @@ impl Deal {
                 }
             }
             ReplayLine::Reached { partition, next } => {
-                parts.extend(self.all(|_| Part::Reached { partition, next }));
+                let got_on =
+                    |index: &usize| self.begins(*index, partition).is_some_and(|it| it < next);
+                let questions = (0..self.from.len()).filter(got_on);
+                parts.extend(questions.map(|index| (index, Part::Reached { partition, next })));
             }
             ReplayLine::End => parts.extend(self.all(|_| Part::End)),
             ReplayLine::State(_) => {}
@@ -152,9 +155,8 @@ impl Deal {
     /// A gap as it is for a question, which may have asked for the end of it only.
     fn beyond_from(&self, index: usize, partition: u32, gap: &Gap) -> Gap {
         let mut gap = gap.clone();
-        let ask = &self.from[index];
         if let (Extent::Possible { first, .. }, Some(from)) =
-            (&mut gap.extent, ask.from(partition, ask.assets.first()))
+            (&mut gap.extent, self.begins(index, partition))
         {
             *first = from.max(*first);
         }
@@ -166,14 +168,19 @@ impl Deal {
         questions.map(|index| (index, part(index))).collect()
     }
 
+    /// The first offset of a partition that a question has asked for.
+    fn begins(&self, index: usize, partition: u32) -> Option<u64> {
+        let ask = &self.from[index];
+        ask.from(partition, ask.assets.first())
+    }
+
     /// The questions that have asked for an offset of an asset.
     fn of(&self, asset: Option<&str>, partition: u32, offset: u64) -> Vec<usize> {
         let of_asset = asset.and_then(|asset| self.by_asset.get(asset));
         let candidates = of_asset.into_iter().flatten().chain(&self.shards);
         let asked = |index: &&usize| {
-            let ask = &self.from[**index];
-            ask.from(partition, ask.assets.first())
-                .is_some_and(|from| from <= offset)
+            let begins = self.begins(**index, partition);
+            begins.is_some_and(|from| from <= offset)
         };
         candidates.filter(asked).copied().collect()
     }
@@ -260,12 +267,24 @@ mod tests {
         assert_eq!(indexes(&deal.take(event("A", 7), vec![])), [0]);
         assert_eq!(indexes(&deal.take(event("A", 9), vec![])), [0, 1]);
         assert_eq!(indexes(&deal.take(event("C", 9), vec![])), [0; 0]);
+        let reached = |next| ReplayLine::Reached { partition: 0, next };
+        assert_eq!(indexes(&deal.take(reached(10), vec![])), [0, 1, 2]);
+        assert_eq!(indexes(&deal.take(reached(9), vec![])), [0, 2]);
+        assert_eq!(indexes(&deal.take(ReplayLine::End, vec![])), [0, 1, 2]);
+    }
+
+    #[test]
+    fn nobody_has_reached_what_he_did_not_ask_for() {
+        let ends_only = Question {
+            since: Heads::new(),
+            ..question("A", 0, &[])
+        };
+        let mut deal = Deal::new([ends_only, question("B", 6, &[])].iter());
         let reached = ReplayLine::Reached {
             partition: 0,
             next: 10,
         };
-        assert_eq!(indexes(&deal.take(reached, vec![])), [0, 1, 2]);
-        assert_eq!(indexes(&deal.take(ReplayLine::End, vec![])), [0, 1, 2]);
+        assert_eq!(indexes(&deal.take(reached, vec![])), [1]);
     }
 
     #[test]

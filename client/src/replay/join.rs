@@ -80,6 +80,8 @@ pub(crate) struct Join {
     waiting_since: Option<Instant>,
     /// When the service was last heard of.
     heard: Option<Instant>,
+    /// When what waited was last let go, to be asked for.
+    let_go_at: Option<Instant>,
     /// Whether there is anybody to ask.
     enabled: bool,
     check_interval: Duration,
@@ -103,6 +105,7 @@ impl Join {
             failures: 0,
             waiting_since: None,
             heard: None,
+            let_go_at: None,
         }
     }
 
@@ -190,7 +193,15 @@ impl Join {
     /// When something is to be done at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let due = self.due.filter(|_| self.asked.is_none());
-        [due, self.patience_ends()].into_iter().flatten().min()
+        let ends = [self.patience_ends(), self.lets_go()];
+        ends.into_iter().flatten().chain(due).min()
+    }
+
+    /// When what waits is let go, since it is in Kafka: it is not to grow with the patience.
+    fn lets_go(&self) -> Option<Instant> {
+        let since = self.waiting_since.filter(|_| self.failures > 0)?;
+        let since = self.let_go_at.map_or(since, |at| at.max(since));
+        (self.sequencer.held() > 0).then_some(since + PATIENCE)
     }
 
     /// When what waits is given up.
@@ -205,6 +216,10 @@ impl Join {
         if self.patience_ends().is_some_and(|ends| now >= ends) {
             self.waiting_since = None;
             self.sequencer.give_up(out);
+        }
+        if self.lets_go().is_some_and(|at| now >= at) {
+            self.let_go_at = Some(now);
+            self.sequencer.let_held_go();
         }
         if self.asked.is_some() || self.due.is_none_or(|due| now < due) {
             return None;
@@ -269,8 +284,12 @@ impl Join {
                 self.gets_on(now);
             }
             Part::Reached { partition, next } => {
+                let known = asked.filled.get(&partition).max(self.since.get(&partition));
+                let is_further = known.is_none_or(|known| *known < next);
                 raise(&mut asked.filled, partition, next);
-                self.gets_on(now);
+                if is_further {
+                    self.gets_on(now);
+                }
             }
             Part::Event(event) => {
                 if let Some(cursor) = &event.cursor {
@@ -308,8 +327,11 @@ impl Join {
             self.sequencer
                 .complete_so_far(topic, &asked.filled, asked.interruptions, false);
         }
-        for (partition, next) in asked.filled {
-            raise(&mut self.since, partition, next);
+        // Without a topic nothing was asked for but where it ends.
+        if self.topic.is_some() {
+            for (partition, next) in asked.filled {
+                raise(&mut self.since, partition, next);
+            }
         }
     }
 
@@ -325,6 +347,11 @@ impl Join {
         self.proven |= asked.proven && self.again.is_empty() && is_news;
         self.sequencer.begin_filling();
         let first = self.topic.replace(topic.clone()).is_none();
+        let heads = if first {
+            self.sequencer.seen_below(&topic, heads)
+        } else {
+            heads
+        };
         self.sequencer
             .complete((&topic, &heads), asked.interruptions, asked.proven, out);
         // The first answer may be to a question for the ends alone.

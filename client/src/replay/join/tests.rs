@@ -81,7 +81,8 @@ fn a_service_that_is_there_is_waited_for_longer_though_not_for_ever() {
         let (waited, out) = waits_for(answer);
         let long = LONG_PATIENCE..LONG_PATIENCE + STEP * 2;
         assert!(long.contains(&waited), "{waited:?}");
-        assert!(matches!(out[..], [Item::Gap(_), Item::Event(_)]), "{out:?}");
+        // The event was let go meanwhile, to be asked for.
+        assert!(matches!(out[..], [Item::Gap(_)]), "{out:?}");
     }
 }
 
@@ -90,21 +91,67 @@ fn what_was_looked_through_in_vain_is_not_asked_for_again() {
     let (mut now, mut out) = (Instant::now(), Vec::new());
     let mut join = begun(Scope::Asset("A".into()), now);
     join.live(event(90, Some(80)), Origin::Current, (now, now), &mut out);
-    let mut asked = Vec::new();
-    for next in [20, 10, 40, 80] {
+    let begin = now;
+    for (next, since) in (10..80).zip(std::iter::once(5).chain(10..)) {
         let question = loop {
             now += PATIENCE / 2;
             if let Some(question) = join.tick(now, &mut out) {
                 break question;
             }
         };
-        asked.push(question.since[&0]);
-        for part in [heads(), Part::Reached { partition: 0, next }, failed()] {
-            join.part(part, now, &mut out);
+        assert_eq!(question.since[&0], since);
+        for next in [next, next - 3] {
+            join.part(Part::Reached { partition: 0, next }, now, &mut out);
+        }
+        join.part(failed(), now, &mut out);
+    }
+    assert!(now > begin + LONG_PATIENCE);
+    assert!(out.is_empty(), "gets on, so nothing is given up: {out:?}");
+}
+
+#[test]
+fn what_waits_does_not_grow_with_the_patience() {
+    let (mut now, mut out) = (Instant::now(), Vec::new());
+    let mut join = begun(Scope::Asset("A".into()), now);
+    for second in 0..200 {
+        now += Duration::from_secs(1);
+        let offset = 90 + second;
+        let live = event(offset, Some(offset - 1));
+        join.live(live, Origin::Current, (now, now), &mut out);
+        if join.tick(now, &mut out).is_some() {
+            join.part(busy(), now, &mut out);
         }
     }
-    assert_eq!(asked, [5, 20, 20, 40]);
-    assert!(out.is_empty(), "gets on, so nothing is given up: {out:?}");
+    assert!(out.is_empty() && join.sequencer.held() <= 31);
+    let question = loop {
+        now += STEP;
+        if let Some(question) = join.tick(now, &mut out) {
+            break question;
+        }
+    };
+    assert_eq!(question.since[&0], 5, "what was let go is asked for");
+}
+
+#[test]
+fn what_came_before_anybody_answered_is_not_taken_for_all_there_was() {
+    let (mut now, mut out) = (Instant::now(), Vec::new());
+    let mut join = Join::new(Scope::Asset("A".into()), CHECK_INTERVAL);
+    join.begin_later(now);
+    join.live(event(7, None), Origin::Current, (now, now), &mut out);
+    join.connected(now);
+    let mut asked = Vec::new();
+    while asked.len() < 2 {
+        now += STEP;
+        if let Some(question) = join.tick(now, &mut out) {
+            asked.push((question.since, question.from));
+            join.part(heads(), now, &mut out);
+            join.part(Part::End, now, &mut out);
+        }
+    }
+    assert_eq!(
+        asked,
+        [([].into(), [].into()), ([(0, 8)].into(), [].into())]
+    );
 }
 
 #[test]

@@ -80,7 +80,11 @@ impl NatsArgs {
             return Ok(None);
         };
         let credentials = self.credentials()?;
-        let options = ClientOptions { name, credentials };
+        let options = ClientOptions {
+            name,
+            credentials,
+            ..ClientOptions::default()
+        };
         Ok(Some(Client::with_options(router, options)?))
     }
 
