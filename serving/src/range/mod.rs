@@ -22,7 +22,7 @@ use tracing::warn;
 use crate::kafka;
 use pass::{Pass, Request, passes};
 
-/// Most requests served by one pass: bounds the pages in memory.
+/// Most requests served by one round of passes: bounds the pages in memory.
 const MAX_REQUESTS: usize = 1000;
 
 /// How long Kafka may be silent before those who wait are told.
@@ -165,20 +165,30 @@ impl Worker {
         requests: Vec<Request<W>>,
     ) -> Result<(), KafkaError> {
         let number = i32::try_from(partition).unwrap_or(i32::MAX);
-        let (low, _) = self.consumer.fetch_watermarks(topic, number, PATIENCE)?;
-        for pass in passes(requests, u64::try_from(low).unwrap_or(0)) {
+        let (low, high) = self.consumer.fetch_watermarks(topic, number, PATIENCE)?;
+        let [low, high] = [low, high].map(|offset| u64::try_from(offset).unwrap_or(0));
+        for mut pass in passes(requests, low) {
+            pass.forget_who_is_gone();
+            if pass.is_done() {
+                continue;
+            }
             let mut start = TopicPartitionList::new();
             let offset = Offset::Offset(i64::try_from(pass.from()).unwrap_or(i64::MAX));
             start.add_partition_offset(topic, number, offset)?;
             self.consumer.assign(&start)?;
-            let read = self.read(pass);
+            let read = self.read(pass, high);
             self.consumer.unassign()?;
-            read?;
+            match read {
+                Err(error) if is_final(&error) => {
+                    warn!(%topic, partition, %error, "retention was faster; those who asked come back");
+                }
+                read => read?,
+            }
         }
         Ok(())
     }
 
-    fn read<W: Wanted>(&self, mut pass: Pass<W>) -> Result<(), KafkaError> {
+    fn read<W: Wanted>(&self, mut pass: Pass<W>, high: u64) -> Result<(), KafkaError> {
         let (mut heard, mut records) = (Instant::now(), 0);
         while !pass.is_done() {
             match self.consumer.poll(POLL) {
@@ -190,7 +200,7 @@ impl Worker {
                         pass.forget_who_is_gone();
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => pass.at_the_end(),
+                Some(Err(KafkaError::PartitionEOF(_))) => pass.at_the_end(high),
                 Some(Err(error)) if is_final(&error) || heard.elapsed() >= PATIENCE => {
                     return Err(error);
                 }

@@ -63,8 +63,8 @@ impl<W: Wanted> Request<W> {
     }
 
     /// Takes in an event that may be its. Whether the page is full.
-    fn take(&mut self, offset: u64, item: &Arc<W::Item>) -> bool {
-        if offset >= self.page.next && self.range.wanted.wants(item) {
+    fn take(&mut self, item: &Arc<W::Item>) -> bool {
+        if self.range.wanted.wants(item) {
             self.bytes += W::size(item);
             self.page.items.push(Arc::clone(item));
         }
@@ -73,7 +73,7 @@ impl<W: Wanted> Request<W> {
 
     /// Gives the page, which has everything below `next`. One who is gone needs no answer.
     fn answer(mut self, next: u64) {
-        self.page.next = next;
+        self.page.next = next.min(self.range.to);
         let _ = self.reply.send(self.page);
     }
 }
@@ -164,12 +164,12 @@ impl<W: Wanted> Pass<W> {
     ) {
         self.passed(offset);
         if let Some(asset) = asset {
-            let candidates = self.candidates(asset);
+            let candidates = self.candidates(offset, asset);
             let item = (!candidates.is_empty()).then(|| read(asset)).flatten();
             if let Some(item) = item.map(Arc::new) {
                 for number in candidates {
                     let request = self.requests[number].as_mut();
-                    if request.is_some_and(|request| request.take(offset, &item)) {
+                    if request.is_some_and(|request| request.take(&item)) {
                         self.answer(number, offset + 1);
                     }
                 }
@@ -178,14 +178,18 @@ impl<W: Wanted> Pass<W> {
         self.passed(offset + 1);
     }
 
-    /// Those that may want an event of an asset.
-    fn candidates(&self, asset: &str) -> Vec<usize> {
+    /// Those that may want the event of an asset at an offset.
+    fn candidates(&self, offset: u64, asset: &str) -> Vec<usize> {
         let named = self.by_asset.get(asset).into_iter().flatten();
         let by_rule = self.by_rule.iter().filter(|number| {
             let request = self.requests[**number].as_ref();
             request.is_some_and(|request| request.range.wanted.wants_asset(asset))
         });
-        named.chain(by_rule).copied().collect()
+        let waits = |number: &&usize| {
+            let request = self.requests[**number].as_ref();
+            request.is_some_and(|request| offset >= request.page.next)
+        };
+        named.chain(by_rule).filter(waits).copied().collect()
     }
 
     /// Everything below `next` has been read.
@@ -193,15 +197,17 @@ impl<W: Wanted> Pass<W> {
         while let Some((end, number)) = self.ends.first().copied()
             && end <= next
         {
-            self.answer(number, end);
+            self.answer(number, next);
         }
     }
 
-    /// The partition ends here: behind its last record there are only marks of transactions.
-    pub(super) fn at_the_end(&mut self) {
+    /// The partition ends here: behind its last record there are only marks of transactions, up to `high`. Who asks for more asks
+    /// a broker that does not have it yet, and is to come back.
+    pub(super) fn at_the_end(&mut self, high: u64) {
         for request in self.requests.iter_mut().filter_map(Option::take) {
-            let to = request.range.to;
-            request.answer(to);
+            if request.range.to <= high {
+                request.answer(high);
+            }
         }
         self.ends.clear();
     }

@@ -2,8 +2,9 @@
 //! moment of the question.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ofa_crds::kafka::now_ms;
@@ -25,6 +26,9 @@ const PAGE_BYTES: usize = 256 * 1024;
 
 /// How long memory may be behind the topic's end before the rest is read from Kafka: some fetches.
 const REACH_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a client hears nothing while Kafka is read for it: it takes a service that is silent for 15 s for one that is gone.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(4);
 
 /// Most attributes whose newest event is told after a gap, all assets of a request together: bounds memory.
 const MAX_STATE: usize = 100_000;
@@ -56,6 +60,8 @@ pub(super) struct Answer {
     tail: Arc<Tail>,
     encoder: Encoder,
     out: mpsc::Sender<Bytes>,
+    /// A partition, and the offset below which all of it has been sent.
+    reached: (u32, u64),
 }
 
 /// A page from either source.
@@ -73,6 +79,7 @@ impl Answer {
             sources,
             tail,
             out,
+            reached: (0, 0),
         }
     }
 
@@ -111,6 +118,7 @@ impl Answer {
         self.tail.reach(partition, head, REACH_PATIENCE).await;
         let mut next = from;
         while next < head {
+            self.reached = (partition, next);
             let part = self.part(partition, lanes, (next, head)).await?;
             if let Some(first) = part.lost {
                 self.gap(partition, lanes, (first, head)).await?;
@@ -122,22 +130,28 @@ impl Answer {
             let events = written.count();
             self.sources.metrics.replayed(part.source, events);
             next = part.next;
+            self.reached = (partition, next);
             if part.source == ReplaySource::Kafka {
                 // It took a while, and may have found nothing: a client whose answer breaks off needs not have it read again.
-                self.encoder.line(&ReplayLine::Reached { partition, next });
+                self.tell_reached();
             }
             self.send().await?;
         }
         Ok(())
     }
 
+    fn tell_reached(&mut self) {
+        let (partition, next) = self.reached;
+        self.encoder.line(&ReplayLine::Reached { partition, next });
+    }
+
     /// The next page, from memory if that covers it.
     async fn part(
-        &self,
+        &mut self,
         partition: u32,
         lanes: &Arc<Lanes>,
         (from, head): (u64, u64),
-    ) -> Result<Part, Unanswered> {
+    ) -> Result<Part, Interrupted> {
         if let Some(found) = self.tail.page(partition, lanes, (from, head), PAGE_BYTES) {
             return Ok(Part {
                 records: found.records,
@@ -158,7 +172,17 @@ impl Answer {
             ),
             wanted: Arc::clone(lanes),
         };
-        let page = self.sources.ranges.read(range).await?;
+        let ranges = self.sources.ranges.clone();
+        let mut reading = pin!(ranges.read(range));
+        let page = loop {
+            tokio::select! {
+                page = &mut reading => break page?,
+                () = tokio::time::sleep(SIGN_OF_LIFE) => {
+                    self.tell_reached();
+                    self.send().await?;
+                }
+            }
+        };
         Ok(Part {
             records: page.items.iter().map(|it| it.as_ref().clone()).collect(),
             next: page.next,
@@ -195,18 +219,24 @@ impl Answer {
 
     /// The newest event of each attribute of the assets that were hit.
     async fn newest(
-        &self,
+        &mut self,
         partition: u32,
         lanes: &Arc<Lanes>,
         hit: &[(Option<Arc<str>>, u64)],
         (first, head): (u64, u64),
-    ) -> Result<Newest, Unanswered> {
+    ) -> Result<Newest, Interrupted> {
         let assets: BTreeSet<&str> = hit
             .iter()
             .filter_map(|(asset, _)| asset.as_deref())
             .collect();
         let (mut newest, mut next) = (Newest::default(), first);
+        let mut told = Instant::now();
         while next < head && !assets.is_empty() && newest.len() < MAX_STATE {
+            if told.elapsed() >= SIGN_OF_LIFE {
+                told = Instant::now();
+                self.tell_reached();
+                self.send().await?;
+            }
             let part = self.part(partition, lanes, (next, head)).await?;
             next = part.next;
             for record in part.records {

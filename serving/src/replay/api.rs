@@ -91,11 +91,14 @@ async fn replay(
         return Err(ApiError::unavailable(detail, RETRY));
     };
     let (out, pages) = mpsc::channel(PAGES_AHEAD);
+    let gone = out.clone();
     let answer = Answer::new(served.app.sources.clone(), tail, out);
     tokio::spawn(async move {
         tokio::select! {
             // Clients ask the next process for the rest.
             () = served.app.stop.cancelled() => {}
+            // What it waits for takes a place that others need.
+            () = gone.closed() => {}
             written = answer.write(&request, &slices) => if let Err(error) = written {
                 debug!(%error, "an answer is broken off; the client asks again");
             },

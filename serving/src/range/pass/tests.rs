@@ -84,7 +84,7 @@ fn what_retention_took_is_told() {
     let gone = of_whole.try_recv().unwrap();
     assert_eq!((gone.lost, gone.next), (Some(4), 4));
     read(&mut passes[0], 4, "A");
-    passes[0].at_the_end();
+    passes[0].at_the_end(9);
     let rest = of_part.try_recv().unwrap();
     assert_eq!((rest.lost, rest.next), (Some(4), 6));
     assert_eq!(rest.items.len(), 1);
@@ -108,8 +108,29 @@ fn a_page_is_bounded_and_the_next_one_goes_on() {
 fn a_page_without_a_find_ends_too() {
     let (rare, mut of_rare) = request(Some("A"), 5, u64::MAX);
     let mut passes = passes(vec![rare], 0);
-    passes[0].take(4 + PAGE_OFFSETS, None, |_| None);
+    for offset in [5, 4 + PAGE_OFFSETS] {
+        assert!(of_rare.try_recv().is_err());
+        passes[0].take(offset, None, |_| None);
+    }
     assert_eq!(page(&mut of_rare), (vec![], 5 + PAGE_OFFSETS));
+}
+
+#[test]
+fn a_hole_is_passed_over_in_one_go() {
+    let (rare, mut of_rare) = request(Some("A"), 5, u64::MAX);
+    let mut passes = passes(vec![rare], 0);
+    passes[0].take(PAGE_OFFSETS * 1000, None, |_| None);
+    assert_eq!(page(&mut of_rare), (vec![], PAGE_OFFSETS * 1000));
+}
+
+#[test]
+fn a_broker_that_does_not_have_it_all_yet_is_no_end() {
+    let (whole, mut of_whole) = request(Some("A"), 2, 6);
+    let (more, mut of_more) = request(Some("A"), 2, 7);
+    let mut passes = passes(vec![whole, more], 0);
+    passes[0].at_the_end(6);
+    assert_eq!(page(&mut of_whole), (vec![], 6));
+    assert!(of_more.try_recv().is_err() && passes[0].is_done());
 }
 
 #[test]
@@ -145,7 +166,7 @@ proptest! {
                 for (offset, asset) in (0..).zip(&log).skip(usize::try_from(pass.from()).unwrap()) {
                     read(&mut pass, offset, asset);
                 }
-                pass.at_the_end();
+                pass.at_the_end(80);
             }
             replies.iter_mut().map(page).collect::<Vec<_>>()
         };
