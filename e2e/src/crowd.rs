@@ -109,6 +109,12 @@ impl Crowd {
         tokio::time::sleep(WATCHED * 2).await;
     }
 
+    /// Whether any client has moved since moves were last taken.
+    #[must_use]
+    pub fn moves(&self) -> bool {
+        !lock(&self.taken).moves.assets.is_empty()
+    }
+
     /// Whether the clients of all these assets have moved since moves were last taken.
     #[must_use]
     pub fn have_moved(&self, assets: &BTreeSet<String>) -> bool {

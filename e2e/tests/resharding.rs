@@ -162,7 +162,8 @@ impl Play<'_> {
         let began = Instant::now();
         let (file, yaml) = shard("line-5");
         self.operator.write(&file, &yaml)?;
-        self.wait_for("").await?;
+        self.wait_for("Announce").await?;
+        wait::until("a client to move", MOVE, async || Ok(self.crowd.moves())).await?;
         self.operator.kill()?;
         self.operator.remove(&file)?;
         self.operator.run()?;
@@ -173,6 +174,7 @@ impl Play<'_> {
             began.elapsed().as_secs_f64(),
             moves.assets.len()
         ));
+        ensure!(!moves.assets.is_empty(), "nobody had to come back");
         Ok(())
     }
 

@@ -21,8 +21,8 @@ use crate::wait;
 /// The pool that the stage's forwarders are of.
 pub(super) const POOL: &str = "chaos.pool";
 
-/// Clients ask every 2 s whether there is another map, and get half a minute from the operator; here they get as long as
-/// they need where the machine keeps them from nothing for seconds.
+/// Clients get half a minute from the operator. Those of a scenario ask more often than others whether there is another map, and get
+/// as long here as they need where the machine keeps them from nothing for seconds.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether the next step may be taken.
