@@ -207,8 +207,13 @@ impl Join {
     /// When what waits is given up.
     fn patience_ends(&self) -> Option<Instant> {
         let since = self.waiting_since.filter(|_| self.failures > 0)?;
+        let long = since + LONG_PATIENCE;
+        if self.asked.is_some() {
+            // It comes, however slowly, or breaks off: that is not for here to notice.
+            return Some(long);
+        }
         let heard = self.heard.map_or(since, |heard| heard.max(since));
-        Some((heard + PATIENCE).min(since + LONG_PATIENCE))
+        Some(long.min(heard + PATIENCE))
     }
 
     /// Does what is due; the question to ask, if there is one.

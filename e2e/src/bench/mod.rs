@@ -52,6 +52,9 @@ pub struct Settings {
     /// Assets the messages are spread over
     #[arg(long, env = "BENCH_ASSETS", default_value_t = 10_000)]
     assets: u64,
+    /// Shards while throughput is measured, each with a connection of the ceiling's too
+    #[arg(long, env = "BENCH_SHARDS", default_value_t = 2)]
+    shards: usize,
     /// Turns of ceiling and forwarder; the median counts
     #[arg(long, env = "BENCH_ROUNDS", default_value_t = 3)]
     rounds: usize,

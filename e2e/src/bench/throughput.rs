@@ -13,9 +13,6 @@ use crate::http;
 use crate::kafka::Broker;
 use crate::nats::Shard;
 
-/// Shards, as many as the ceiling's connections.
-const SHARDS: usize = 2;
-
 /// How often the forwarder is asked how far it has come: little of a run of seconds, and little work for it.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
@@ -33,7 +30,7 @@ pub(super) async fn measure(
     folder: &Path,
 ) -> Result<()> {
     let mut shards = Vec::new();
-    for number in 1..=SHARDS {
+    for number in 1..=settings.shards {
         shards.push(Shard::start(&format!("C{number}"), nodes, folder).await?);
     }
     let (mut ceilings, mut forwarders, mut memory) = (Vec::new(), Vec::new(), 0.0_f64);
@@ -47,7 +44,8 @@ pub(super) async fn measure(
     let rate = |all: &[Figures]| median(all.iter().map(|it| it.rate).collect());
     let cpu = |all: &[Figures]| median(all.iter().map(|it| it.cpu).collect());
     let plural = if nodes == 1 { "node" } else { "nodes" };
-    let name = |what: &str| format!("forward-{SHARDS}x{nodes}-{plural}-{what}");
+    let count = settings.shards;
+    let name = |what: &str| format!("forward-{count}x{nodes}-{plural}-{what}");
     let (best_rate, best_cpu) = (rate(&ceilings), cpu(&ceilings));
     print(&name("ceiling-rate"), best_rate, "msg/s", 1.0)?;
     print(&name("ceiling-cpu"), best_cpu, "cpu-s/M", 1.0)?;
