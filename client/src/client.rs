@@ -5,13 +5,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ofa_crds::{AssetUuid, Cursor, subject};
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::connection::ShardConnection;
 use crate::error::ClientError;
-use crate::follow::{self, MapState};
+use crate::follow::{self, MapState, News};
 use crate::pump::Pump;
 use crate::replay::join::{CHECK_INTERVAL, resume};
 use crate::replay::{Join, ReplayError, Replayer, Scope};
@@ -32,6 +32,9 @@ const HEADS_RETRY: Duration = Duration::from_millis(500);
 /// The same for one that resumes, which cannot begin without.
 const RESUME_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// News of the shard map that wait to be looked at: every forwarder of a pool tells every shard's connection, and all say the same.
+const NEWS: usize = 64;
+
 /// User and password on NATS.
 #[derive(Debug, Clone)]
 pub struct Credentials {
@@ -48,8 +51,8 @@ pub struct ClientOptions {
     pub name: String,
     /// User and password; `None` connects as anyone may.
     pub credentials: Option<Credentials>,
-    /// About how often the router is asked whether the shard map has changed: one small request for the whole client. 8 s if not
-    /// set: clients have 30 s to move when owners change, so this leaves room for more than one attempt.
+    /// About how often the router is asked whether the shard map has changed, beside when a shard says so: one small request for the
+    /// whole client. 20 s if not set: clients have 30 s to move when owners change.
     pub map_interval: Duration,
 }
 
@@ -58,7 +61,7 @@ impl Default for ClientOptions {
         Self {
             name: "ofa-client".to_owned(),
             credentials: None,
-            map_interval: Duration::from_secs(8),
+            map_interval: Duration::from_secs(20),
         }
     }
 }
@@ -81,6 +84,8 @@ pub(crate) struct Shared {
     check_interval: Duration,
     pub(crate) options: ClientOptions,
     connections: Mutex<HashMap<String, Weak<ShardConnection>>>,
+    /// Where connections tell of the shard map.
+    news: mpsc::Sender<News>,
     lookups: Semaphore,
 }
 
@@ -98,16 +103,18 @@ impl Client {
     /// # Errors
     /// When no HTTP client can be made.
     pub fn with_options(url: &str, options: ClientOptions) -> Result<Self, ClientError> {
+        let (news, told) = mpsc::channel(NEWS);
         let shared = Arc::new(Shared {
             router: RouterClient::new(url)?,
             replayer: Replayer::start().map_err(RouterError::Setup)?,
             check_interval: CHECK_INTERVAL.mul_f64(rand::random_range(0.8..=1.0)),
             options,
             connections: Mutex::default(),
+            news,
             lookups: Semaphore::new(CONCURRENT_LOOKUPS),
         });
         let (changes, map) = watch::channel(MapState::default());
-        tokio::spawn(follow::follow_map(Arc::downgrade(&shared), changes));
+        tokio::spawn(follow::follow_map(Arc::downgrade(&shared), told, changes));
         Ok(Self { shared, map })
     }
 
@@ -289,7 +296,9 @@ impl Shared {
             connection.set_urls(urls).await;
             return Ok(connection);
         }
-        let connection = Arc::new(ShardConnection::open(shard, urls, &self.options).await?);
+        let connection =
+            ShardConnection::open(shard, urls, &self.options, self.news.clone()).await?;
+        let connection = Arc::new(connection);
         connections.retain(|_, held| held.strong_count() > 0);
         connections.insert(shard.to_owned(), Arc::downgrade(&connection));
         Ok(connection)

@@ -5,12 +5,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, Event, Statistics, Subscriber};
+use futures::StreamExt;
+use ofa_crds::subject::MAP_NOTICES;
 use rand::Rng;
-use tokio::sync::watch;
-use tracing::warn;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
 
 use crate::client::ClientOptions;
 use crate::error::ClientError;
+use crate::follow::News;
 
 /// A node that is silent is given up after three of these (async-nats allows two unanswered pings): a stopped
 /// process is noticed within 3 s, and an idle connection costs a few bytes a second.
@@ -52,6 +56,8 @@ pub(crate) struct ShardConnection {
     statistics: Arc<Statistics>,
     link: watch::Receiver<LinkState>,
     urls: parking_lot::Mutex<Vec<String>>,
+    /// Ends with the connection.
+    _listener: JoinSet<()>,
 }
 
 impl ShardConnection {
@@ -60,6 +66,7 @@ impl ShardConnection {
         shard: &str,
         urls: Vec<String>,
         options: &ClientOptions,
+        news: mpsc::Sender<News>,
     ) -> Result<Self, ClientError> {
         let (state, link) = watch::channel(LinkState::default());
         let client = connect_options(shard, options, state)
@@ -70,12 +77,15 @@ impl ShardConnection {
                 urls: urls.join(", "),
                 source,
             })?;
+        let mut listener = JoinSet::new();
+        listener.spawn(listen(client.clone(), link.clone(), news));
         Ok(Self {
             shard: shard.to_owned(),
             statistics: client.statistics(),
             client,
             link,
             urls: urls.into(),
+            _listener: listener,
         })
     }
 
@@ -120,6 +130,56 @@ impl ShardConnection {
             }
         }
     }
+}
+
+/// Passes on what the shard says of the shard map. What there is no room for is found out by asking, as what is lost.
+async fn listen(
+    client: async_nats::Client,
+    mut link: watch::Receiver<LinkState>,
+    news: mpsc::Sender<News>,
+) {
+    let mut notices = match client.subscribe(MAP_NOTICES).await {
+        Ok(notices) => notices,
+        Err(error) => {
+            debug!(%error, "news of the shard map cannot be subscribed to");
+            return;
+        }
+    };
+    let mut losses = link.borrow_and_update().losses;
+    loop {
+        let next = tokio::select! {
+            message = notices.next() => match message {
+                Some(message) => notice(&message),
+                None => return,
+            },
+            changed = link.changed() => match changed {
+                Ok(()) => reconnected(*link.borrow_and_update(), &mut losses),
+                Err(_) => return,
+            },
+        };
+        if let Some(next) = next {
+            let _ = news.try_send(next);
+        }
+    }
+}
+
+fn notice(message: &async_nats::Message) -> Option<News> {
+    let notice = serde_json::from_slice(&message.payload);
+    let notice = notice
+        .inspect_err(|error| debug!(subject = %message.subject, %error, "news of a shard map are passed over"))
+        .ok()?;
+    Some(News::Notice {
+        subject: message.subject.to_string(),
+        notice,
+    })
+}
+
+fn reconnected(link: LinkState, losses: &mut u64) -> Option<News> {
+    let again = link.connected && link.losses > *losses;
+    if again {
+        *losses = link.losses;
+    }
+    again.then_some(News::Reconnected)
 }
 
 fn connect_options(

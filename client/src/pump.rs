@@ -164,12 +164,14 @@ impl Pump {
                 Arrival::LetGo => self.let_go(),
                 Arrival::Moved(moved) => {
                     self.join.sequencer.begin_move();
-                    if self.shared.replayer.is_there() {
-                        self.join.connected(now);
-                    }
                     self.due.push(moved);
                 }
-                Arrival::MoveIsOver => self.join.sequencer.end_move(&mut self.due),
+                Arrival::MoveIsOver => {
+                    if self.shared.replayer.is_there() {
+                        self.join.moved(now);
+                    }
+                    self.join.sequencer.end_move(&mut self.due);
+                }
             }
             self.send_due()?;
         }

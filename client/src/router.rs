@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ofa_crds::AssetUuid;
+use ofa_crds::shard_map::Assignment;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
@@ -59,8 +60,13 @@ impl Route {
 /// All shards.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Shards {
+    /// The ForwarderPool whose shard map it is; `None` for one from the router's environment.
+    #[serde(default)]
+    pub pool: Option<String>,
     /// Epoch of the shard map.
     pub epoch: u64,
+    /// Digest of where clients are sent: while it is the same, no asset has moved.
+    pub assignment: Assignment,
     /// The shards, in the map's order.
     pub shards: Vec<ShardInfo>,
     /// URL of the replay service; `None` where there is none.

@@ -25,6 +25,16 @@ pub const MAX_TOKEN_LEN: usize = 512;
 /// Prefix of the subjects that this project's own control messages use. No asset can reach it (rule 3).
 pub const CONTROL_PREFIX: &str = "_OFA";
 
+/// The subject on which a pool's forwarders tell clients of a shard of a new shard map
+/// ([`MapNotice`](crate::shard_map::MapNotice)). Three tokens, so that who watches every event (`*.*`) does not get it.
+#[must_use]
+pub fn map_notice(pool: &str) -> String {
+    format!("{CONTROL_PREFIX}.map.{}", token_text(pool, Position::Later))
+}
+
+/// What a client of any pool subscribes to for [`map_notice`].
+pub const MAP_NOTICES: &str = "_OFA.map.*";
+
 /// Which of the two tokens is written: only the first of a subject meets NATS' reserved names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
@@ -191,6 +201,16 @@ mod tests {
         ] {
             assert_eq!(asset_token(name), name);
         }
+    }
+
+    #[test]
+    fn notices_of_any_pool_are_subscribed_to_together() {
+        for pool in ["factory", "a.b", "*"] {
+            let subject = map_notice(pool);
+            let token = subject.strip_prefix(MAP_NOTICES.strip_suffix('*').unwrap());
+            assert!(!token.unwrap().contains(['.', '*']), "{subject}");
+        }
+        assert!(MAP_NOTICES.starts_with(CONTROL_PREFIX));
     }
 
     #[test]

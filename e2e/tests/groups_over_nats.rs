@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ofa_crds::subject::asset_wildcard;
+use ofa_crds::subject::{MAP_NOTICES, asset_wildcard};
 use ofa_e2e::forwarder::Settings;
 use ofa_e2e::kafka::Record;
 use ofa_e2e::nats::Shard;
@@ -309,12 +309,13 @@ async fn state_is_told(service: &str, written: u64) -> Result<()> {
     .await
 }
 
-/// One subscription for each asset that an instance's clients watch, however many they are.
+/// One subscription for each asset that an instance's clients watch, however many they are, and one for each shard's news of the map.
 async fn subscriptions_are_shared(shards: &[Shard]) -> Result<()> {
     for (service, assets) in [("nats-1", &[0, 1, 2][..]), ("nats-2", &[1, 3, HEAVY])] {
         let mut expected: Vec<String> = assets
             .iter()
             .map(|asset| asset_wildcard(ASSETS[*asset]))
+            .chain(shards.iter().map(|_| MAP_NOTICES.to_owned()))
             .collect();
         expected.sort();
         let mut found = Vec::new();

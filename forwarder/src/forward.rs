@@ -142,6 +142,7 @@ fn forward(
     let dead_letters = dead_letters.transpose()?;
     let epoch = map.epoch();
     let factory = ShardFactory {
+        pool: args.pool.clone(),
         member,
         credentials: Credentials::new(args.credentials.as_deref()),
         confirmed: confirmations,

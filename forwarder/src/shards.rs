@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ofa_crds::ShardMap;
+use ofa_crds::shard_map::MapNotice;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::credentials::Credentials;
 use crate::metrics::Metrics;
-use crate::publish::{self, Batch, Confirmed, ShardHandle, ShardSettings, SinkId};
+use crate::publish::{self, Batch, Confirmed, Notices, ShardHandle, ShardSettings, SinkId};
 use crate::route::Tenure;
 
 /// Bytes a shard may have unconfirmed before no more are handed to it. At full speed this is about 10 ms
@@ -26,6 +28,8 @@ const ISOLATE_AFTER: Duration = Duration::from_millis(400);
 
 /// How tasks of shards are made.
 pub(crate) struct ShardFactory {
+    /// The ForwarderPool whose clients are told of new maps; `None` for a map from the environment, which stays.
+    pub(crate) pool: Option<String>,
     pub(crate) member: String,
     pub(crate) credentials: Credentials,
     pub(crate) confirmed: UnboundedSender<Confirmed>,
@@ -49,6 +53,8 @@ pub(crate) struct Shards {
     map: Arc<ShardMap>,
     slots: Vec<Slot>,
     sinks: u32,
+    /// What clients of all shards are told of the map.
+    notice: watch::Sender<Option<MapNotice>>,
 }
 
 /// Whether a shard can be handed a record.
@@ -68,6 +74,7 @@ impl Shards {
             map: map.clone(),
             slots: Vec::new(),
             sinks: 0,
+            notice: watch::Sender::default(),
         };
         shards.set_map(map);
         shards
@@ -95,6 +102,7 @@ impl Shards {
         }
         self.factory.metrics.set_epoch(map.epoch());
         info!(epoch = map.epoch(), shards = map.shards().len(), handover = ?map.handover(), "shard map in force");
+        self.notice.send_replace(Some(MapNotice::of(&map)));
         self.map = map;
         old.iter().map(|slot| slot.handle.sink).collect()
     }
@@ -238,6 +246,11 @@ impl Shards {
         gone.map(|slot| slot.handle.name.clone()).collect()
     }
 
+    fn notices(&self) -> Option<Notices> {
+        let pool = self.factory.pool.as_deref()?;
+        Some(Notices::new(pool, self.notice.subscribe()))
+    }
+
     fn spawn(&mut self, name: &str, urls: &[String]) -> Slot {
         let sink = SinkId(self.sinks);
         self.sinks += 1;
@@ -247,6 +260,7 @@ impl Shards {
             urls: urls.to_vec(),
             access: self.factory.credentials.of(name),
             member: self.factory.member.clone(),
+            notices: self.notices(),
         };
         let handle = publish::spawn(
             settings,

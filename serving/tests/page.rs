@@ -121,7 +121,7 @@ async fn router(resumed: &Resumed, asks_for_token: bool) -> String {
         advertised_urls: vec![],
     };
     let map = Arc::new(ShardMap::from_ring(3, vec![shard], 8).unwrap());
-    let (_, routing) = watch::channel(Routing::Known { pool: None, map });
+    let (_, routing) = watch::channel(Routing::by(None, map));
     let metrics = Arc::new(Metrics::new("router"));
     let groups = Some(groups(resumed).await);
     let app = app_with(

@@ -22,10 +22,7 @@ fn known(clusters: &[&str]) -> Routing {
         (format!("NATS_CLUSTER_{name}"), urls)
     });
     let map = static_map(variables, 128).unwrap().unwrap().with_epoch(7);
-    Routing::Known {
-        pool: None,
-        map: Arc::new(map),
-    }
+    Routing::by(None, Arc::new(map))
 }
 
 async fn serve(routing: Routing) -> Served {

@@ -130,11 +130,21 @@ impl Join {
 
     /// The connection delivers from here on, perhaps: all that came before is asked for.
     pub(crate) fn connected(&mut self, now: Instant) {
+        self.begin_anew(now);
+        self.again = AGAIN.iter().rev().map(|after| now + *after).collect();
+    }
+
+    /// Only the new shard delivers from here on: what it did not bring from its beginning is asked for. Once does, and not before the
+    /// former shard is left: until then that one delivers, and nodes have known the new subscription for as long as that took.
+    pub(crate) fn moved(&mut self, now: Instant) {
+        self.begin_anew(now);
+    }
+
+    fn begin_anew(&mut self, now: Instant) {
         self.enabled = true;
         self.sequencer.begin_filling();
         self.sequencer.interrupted();
         self.proven = false;
-        self.again = AGAIN.iter().rev().map(|after| now + *after).collect();
         self.due = Some(now);
     }
 

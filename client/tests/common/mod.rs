@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use ofa_client::{Client, Extent, Item, Subscription};
+use ofa_crds::shard_map::MapNotice;
 use ofa_crds::{Shard, ShardMap};
 use ofa_serving::metrics::Metrics;
 use ofa_serving::router::{Routing, app};
@@ -19,6 +20,9 @@ use tokio::time::{Instant, timeout};
 pub(crate) use servers::{free_port, program};
 
 pub(crate) const ASSET: &str = "OKUMA.123456";
+
+/// The pool whose shard map the router answers by.
+const POOL: &str = "factory";
 
 /// Long enough for a busy machine; a test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -95,7 +99,7 @@ impl Node {
 }
 
 /// Waits until as many clients have subscribed on the node.
-pub(crate) async fn wait_for_subscriptions(node: &Node, wanted: u64) {
+pub(crate) async fn wait_for_subscriptions(node: &Node, wanted: usize) {
     let url = format!("http://127.0.0.1:{}/connz?subs=1", node.monitor_port);
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -103,10 +107,12 @@ pub(crate) async fn wait_for_subscriptions(node: &Node, wanted: u64) {
         if let Ok(answer) = reqwest::get(&url).await {
             let connz: serde_json::Value = answer.json().await.unwrap();
             let connections = connz["connections"].as_array().unwrap();
-            let subscriptions = connections
+            let lists = connections
                 .iter()
-                .map(|it| it["subscriptions"].as_u64().unwrap());
-            if subscriptions.sum::<u64>() >= wanted {
+                .filter_map(|it| it["subscriptions_list"].as_array());
+            // A connection also listens for news of the shard map.
+            let is_of_assets = |it: &&serde_json::Value| !it.as_str().unwrap().starts_with("_OFA.");
+            if lists.flatten().filter(is_of_assets).count() >= wanted {
                 return;
             }
         }
@@ -146,10 +152,8 @@ pub(crate) fn shard(name: &str, nodes: &[&NodePlan]) -> Shard {
 }
 
 pub(crate) fn routing(epoch: u64, shards: Vec<Shard>) -> Routing {
-    Routing::Known {
-        pool: None,
-        map: Arc::new(ShardMap::from_ring(epoch, shards, 128).unwrap()),
-    }
+    let map = ShardMap::from_ring(epoch, shards, 128).unwrap();
+    Routing::by(Some(POOL.to_owned()), Arc::new(map))
 }
 
 /// A router whose map the test changes.
@@ -176,6 +180,23 @@ pub(crate) async fn router(routing: Routing) -> TestRouter {
 
 pub(crate) fn client(router: &TestRouter) -> Client {
     Client::new(&router.url).unwrap()
+}
+
+/// Tells clients of a shard of a new map, as forwarders do.
+pub(crate) async fn tell(url: &str, routing: &Routing) {
+    let Routing::Known {
+        pool: Some(pool),
+        map,
+        ..
+    } = routing
+    else {
+        panic!("a map of a pool is to be told of");
+    };
+    let notice = serde_json::to_vec(&MapNotice::of(map)).unwrap();
+    let connection = async_nats::connect(url).await.unwrap();
+    let subject = ofa_crds::subject::map_notice(pool);
+    connection.publish(subject, notice.into()).await.unwrap();
+    connection.flush().await.unwrap();
 }
 
 /// Sends an event every few milliseconds, offsets 0, 3, 6, ..., as a forwarder does.

@@ -2,6 +2,7 @@
 
 pub mod handover;
 mod hash;
+mod notice;
 mod ranges;
 mod wire;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use hash::KeyHash;
+pub use notice::{Assignment, MapNotice, NoAssignment};
 use ranges::Ranges;
 
 use crate::names::ShardName;
@@ -279,6 +281,12 @@ impl ShardMap {
     #[must_use]
     pub fn shard_of(&self, key: &[u8]) -> &Shard {
         &self.shards[self.index_of(KeyHash::of(key))]
+    }
+
+    /// A digest of where clients are sent.
+    #[must_use]
+    pub fn assignment(&self) -> Assignment {
+        Assignment::of(self)
     }
 
     /// Number of ranges.

@@ -64,7 +64,7 @@ pub struct Settings {
     /// Events a second while latency is measured, in thousands
     #[arg(long, env = "BENCH_KILOEVENTS", default_value_t = 10)]
     kiloevents: u64,
-    /// Another ceiling to run in place of our own: a program that takes `fwd --mode raw --transform ofa ...`
+    /// Another ceiling to run in place of our own, beside two shards: a program that takes `fwd --mode raw --transform ofa ...`
     #[arg(long, env = "KBENCH")]
     kbench: Option<std::path::PathBuf>,
     /// Runs only these

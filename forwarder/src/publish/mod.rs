@@ -2,12 +2,14 @@
 
 mod batch;
 mod connection;
+mod notices;
 mod protocol;
 mod session;
 mod shard;
 mod window;
 
 pub(crate) use batch::{Batch, Span};
+pub(crate) use notices::Notices;
 #[cfg(feature = "internals")]
 pub(crate) use protocol::parse;
 pub(crate) use session::WitnessMode;

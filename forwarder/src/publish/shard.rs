@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::connection::Node;
+use super::notices::Notices;
 use super::session::{Heard, Session, SessionError, WitnessMode, second_node};
 use super::window::{MarkerGap, Window};
 use super::{Batch, Confirmed, SinkId};
@@ -100,6 +101,8 @@ pub(crate) struct ShardSettings {
     pub(crate) urls: Vec<String>,
     pub(crate) access: Access,
     pub(crate) member: String,
+    /// What its clients are told of new maps; `None` where there are none.
+    pub(crate) notices: Option<Notices>,
 }
 
 /// nats-server's default for `max_payload`, assumed until a node has told its own.
@@ -124,6 +127,7 @@ pub(crate) fn spawn(
         access: settings.access,
         urls: urls_now,
         inbox,
+        notices: settings.notices,
         window: Window::default(),
         shared: shared.clone(),
         confirmed,
@@ -148,6 +152,7 @@ struct Task {
     access: Access,
     urls: watch::Receiver<Vec<String>>,
     inbox: mpsc::UnboundedReceiver<Batch>,
+    notices: Option<Notices>,
     window: Window,
     shared: Arc<Shared>,
     confirmed: mpsc::UnboundedSender<Confirmed>,
@@ -243,6 +248,9 @@ impl Task {
     async fn drive(&mut self, mut session: Session) -> End {
         self.window.restart();
         self.unmarked = 0;
+        if let Some(notices) = &mut self.notices {
+            notices.repeat();
+        }
         let mut marker_deadline = Instant::now() + MARKER_TIMEOUT;
         let second_node = self.watch_for_second_node(&session);
         tokio::pin!(second_node);
@@ -262,6 +270,7 @@ impl Task {
                     self.on_batch(batch, &mut marker_deadline);
                     Ok(())
                 }
+                notice = next_notice(&mut self.notices) => session.publish(&notice, b"").await.map_err(End::from),
                 () = std::future::ready(()), if unsent => self.publish_next(&mut session).await,
                 () = sleep_until(marker_deadline), if self.window.awaits_marker() => Err(End::MarkerStalled),
                 () = &mut second_node => Err(End::SecondNode),
@@ -350,5 +359,12 @@ impl Task {
         };
         self.metrics.published(&self.name, batch);
         Ok(session.publish(batch.frames(), &self.marker).await?)
+    }
+}
+
+async fn next_notice(notices: &mut Option<Notices>) -> Vec<u8> {
+    match notices {
+        Some(notices) => notices.next().await,
+        None => std::future::pending().await,
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ofa_crds::kafka::now_ms;
@@ -12,6 +12,7 @@ use ofa_crds::payload::PayloadFormat;
 use ofa_crds::replay::{ReplayLine, ReplayRequest};
 use thiserror::Error;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
 use super::encode::{Encoder, Newest};
 use super::heads::Heads;
@@ -62,6 +63,8 @@ pub(super) struct Answer {
     out: mpsc::Sender<Bytes>,
     /// A partition, and the offset below which all of it has been sent.
     reached: (u32, u64),
+    /// When the client was last told anything.
+    told: Instant,
 }
 
 /// A page from either source.
@@ -80,6 +83,7 @@ impl Answer {
             tail,
             out,
             reached: (0, 0),
+            told: Instant::now(),
         }
     }
 
@@ -117,8 +121,8 @@ impl Answer {
     ) -> Result<(), Interrupted> {
         self.tail.reach(partition, head, REACH_PATIENCE).await;
         let mut next = from;
+        self.reached = (partition, from);
         while next < head {
-            self.reached = (partition, next);
             let part = self.part(partition, lanes, (next, head)).await?;
             if let Some(first) = part.lost {
                 self.gap(partition, lanes, (first, head)).await?;
@@ -176,11 +180,13 @@ impl Answer {
         let mut reading = pin!(ranges.read(range));
         let page = loop {
             tokio::select! {
-                page = &mut reading => break page?,
-                () = tokio::time::sleep(SIGN_OF_LIFE) => {
+                // Also after many pages that were read at once and of which there was nothing to tell.
+                biased;
+                () = sleep_until(self.told + SIGN_OF_LIFE) => {
                     self.tell_reached();
                     self.send().await?;
                 }
+                page = &mut reading => break page?,
             }
         };
         Ok(Part {
@@ -230,13 +236,7 @@ impl Answer {
             .filter_map(|(asset, _)| asset.as_deref())
             .collect();
         let (mut newest, mut next) = (Newest::default(), first);
-        let mut told = Instant::now();
         while next < head && !assets.is_empty() && newest.len() < MAX_STATE {
-            if told.elapsed() >= SIGN_OF_LIFE {
-                told = Instant::now();
-                self.tell_reached();
-                self.send().await?;
-            }
             let part = self.part(partition, lanes, (next, head)).await?;
             next = part.next;
             for record in part.records {
@@ -254,6 +254,7 @@ impl Answer {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.told = Instant::now();
         self.out.send(bytes).await.map_err(|_| Interrupted::Gone)
     }
 }

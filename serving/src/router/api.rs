@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use ofa_crds::shard_map::Assignment;
 use ofa_crds::{AssetUuid, Shard, ShardMap, subject};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -164,7 +165,7 @@ async fn asset_by_query(
 
 fn asset(app: &App, uuid: &str) -> Result<Response, ApiError> {
     let uuid = parse_uuid(uuid)?;
-    let map = current_map(app)?;
+    let (_, map, _) = current(app)?;
     let shard = map.shard_of(uuid.as_str().as_bytes());
     let answer = AssetAnswer {
         asset_id: uuid.as_str(),
@@ -188,10 +189,15 @@ fn parse_uuid(text: &str) -> Result<AssetUuid, ApiError> {
         .map_err(|_| ApiError::bad_request("name an asset: /asset/<its UUID, percent-encoded>"))
 }
 
-fn current_map(app: &App) -> Result<Arc<ShardMap>, ApiError> {
-    match &*app.routing.borrow() {
-        Routing::Known { map, .. } => Ok(Arc::clone(map)),
-        Routing::Unknown(issue) => Err(ApiError::unavailable(issue.clone(), MAP_RETRY)),
+/// The pool, its map, and the digest of where clients are sent by it.
+fn current(app: &App) -> Result<(Option<String>, Arc<ShardMap>, Assignment), ApiError> {
+    match app.routing.borrow().clone() {
+        Routing::Known {
+            pool,
+            map,
+            assignment,
+        } => Ok((pool, map, assignment)),
+        Routing::Unknown(issue) => Err(ApiError::unavailable(issue, MAP_RETRY)),
     }
 }
 
@@ -201,7 +207,7 @@ fn first_url(shard: &Shard) -> &str {
 }
 
 async fn shards(State(app): State<App>) -> Result<Response, ApiError> {
-    let map = current_map(&app)?;
+    let (pool, map, assignment) = current(&app)?;
     let shards = map.shards().iter().zip(map.shares());
     let shards: Vec<ShardAnswer<'_>> = shards
         .map(|(shard, share)| ShardAnswer {
@@ -211,7 +217,9 @@ async fn shards(State(app): State<App>) -> Result<Response, ApiError> {
         })
         .collect();
     let answer = json!({
+        "pool": pool,
         "epoch": map.epoch(),
+        "assignment": assignment,
         "ranges": map.range_count(),
         "shards": shards,
         "forwarder_lag": app.about.forwarders.as_ref().and_then(ReaderLag::now),
@@ -232,7 +240,7 @@ async fn ready(State(app): State<App>) -> Response {
 
 async fn info(State(app): State<App>) -> Response {
     let (pool, epoch) = match &*app.routing.borrow() {
-        Routing::Known { pool, map } => (pool.clone(), Some(map.epoch())),
+        Routing::Known { pool, map, .. } => (pool.clone(), Some(map.epoch())),
         Routing::Unknown(_) => (None, None),
     };
     let body = json!({

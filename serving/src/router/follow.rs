@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ofa_crds::kafka::{ControlState, ControlTopic, KafkaSettings};
+use ofa_crds::shard_map::Assignment;
 use ofa_crds::{ControlRole, ShardMap};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -29,7 +30,22 @@ pub enum Routing {
         pool: Option<String>,
         /// The map.
         map: Arc<ShardMap>,
+        /// Its digest, which is too much to compute for every answer.
+        assignment: Assignment,
     },
+}
+
+impl Routing {
+    /// By this map, of this pool.
+    #[must_use]
+    pub fn by(pool: Option<String>, map: Arc<ShardMap>) -> Self {
+        let assignment = map.assignment();
+        Self::Known {
+            pool,
+            map,
+            assignment,
+        }
+    }
 }
 
 /// This router's place among those who acknowledge.
@@ -90,8 +106,7 @@ fn follow(
 ) -> anyhow::Result<(watch::Receiver<Routing>, Followed)> {
     if let Some(map) = static_map(std::env::vars(), args.hash_ring_replicas)? {
         metrics.follows(map.epoch(), map.shards().len());
-        let map = Arc::new(map);
-        let (_, routing) = watch::channel(Routing::Known { pool: None, map });
+        let (_, routing) = watch::channel(Routing::by(None, Arc::new(map)));
         return Ok((routing, None));
     }
     let control = ControlTopic::new(kafka, &args.shard_map_topic)?;
@@ -168,7 +183,7 @@ impl Follow {
                 self.metrics.follows(0, 0);
                 warn!(issue, "there is no shard map to answer by");
             }
-            Routing::Known { pool, map } => {
+            Routing::Known { pool, map, .. } => {
                 self.metrics.follows(map.epoch(), map.shards().len());
                 info!(
                     pool,
@@ -220,10 +235,7 @@ fn choose(state: &ControlState, pool: Option<&str>) -> Routing {
         None => state.maps.first_key_value(),
     };
     match chosen {
-        Some((pool, map)) => Routing::Known {
-            pool: Some(pool.clone()),
-            map: Arc::clone(map),
-        },
+        Some((pool, map)) => Routing::by(Some(pool.clone()), Arc::clone(map)),
         None => Routing::Unknown(match pool {
             Some(pool) => format!(
                 "no shard map of the pool {pool} is published yet; is the operator running?"

@@ -86,6 +86,33 @@ fn a_service_that_is_there_is_waited_for_longer_though_not_for_ever() {
     }
 }
 
+/// How often is asked within two seconds, where all is answered at once.
+fn questions(join: &mut Join, mut now: Instant) -> usize {
+    let (ends, mut asked, mut out) = (now + Duration::from_secs(2), 0, Vec::new());
+    while now < ends {
+        if join.tick(now, &mut out).is_some() {
+            asked += 1;
+            join.part(heads(), now, &mut out);
+            join.part(Part::End, now, &mut out);
+        }
+        now += STEP;
+    }
+    asked
+}
+
+#[test]
+fn a_connection_is_asked_after_until_all_nodes_know_it_and_a_move_once_at_its_end() {
+    let mut now = Instant::now();
+    let mut join = begun(Scope::Asset("A".into()), now);
+    assert_eq!(questions(&mut join, now), 1 + AGAIN.len());
+    now += Duration::from_secs(3);
+    join.sequencer.begin_move();
+    assert_eq!(questions(&mut join, now), 0);
+    now += Duration::from_secs(3);
+    join.moved(now);
+    assert_eq!(questions(&mut join, now), 1);
+}
+
 #[test]
 fn what_was_looked_through_in_vain_is_not_asked_for_again() {
     let (mut now, mut out) = (Instant::now(), Vec::new());
