@@ -63,6 +63,12 @@ impl MapState {
         before.as_ref().map(assignment) != self.shards.as_ref().map(assignment)
     }
 
+    /// Whether a route is by a map of before: with several routers, the one that answers may be behind the one that told of the map.
+    fn is_newer_than(&self, route: &Route) -> bool {
+        let known = self.shards.as_ref();
+        known.is_some_and(|known| route.epoch.is_some_and(|epoch| epoch < known.epoch))
+    }
+
     /// The epoch that the router is to be asked for because of these news; `None` where nothing has moved by them.
     fn wanted_epoch(&self, news: &News) -> Option<u64> {
         let known = self.shards.as_ref()?;
@@ -183,6 +189,9 @@ pub(crate) async fn follow_route(
             let answer = shared.route(&asset).await;
             drop(shared);
             match answer {
+                Ok(route) if map.borrow().is_newer_than(&route) => {
+                    debug!(%asset, "a router answers by a map of before; asking again");
+                }
                 Ok(route) => {
                     routes.send_if_modified(|known| {
                         let differs = *known != route;
@@ -242,6 +251,25 @@ mod tests {
         assert_eq!(wanted(&state, "factory", 2, AFTER), None, "told late");
         assert_eq!(state.wanted_epoch(&News::Reconnected), Some(2));
         assert!(state.take_in(shards(3, AFTER)));
+    }
+
+    #[test]
+    fn a_route_by_a_map_of_before_is_not_taken() {
+        let mut state = MapState::default();
+        let route = |epoch| Route {
+            asset_id: "A".to_owned(),
+            cluster_name: "C1".to_owned(),
+            nats_url: "nats://h:4222".to_owned(),
+            nats_urls: Vec::new(),
+            subject: None,
+            epoch,
+            replay_url: None,
+        };
+        assert!(!state.is_newer_than(&route(Some(0))));
+        state.take_in(shards(7, AFTER));
+        assert!(state.is_newer_than(&route(Some(6))));
+        assert!(!state.is_newer_than(&route(Some(7))));
+        assert!(!state.is_newer_than(&route(None)), "upstream's router");
     }
 
     #[test]

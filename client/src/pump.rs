@@ -60,6 +60,8 @@ pub(crate) struct Pump {
     current: Source,
     former: Option<Former>,
     routes: Option<watch::Receiver<Route>>,
+    /// When a route is followed again that could not be.
+    again: Option<Instant>,
     join: Join,
     answer: Option<mpsc::Receiver<Part>>,
     arrivals: Arrivals,
@@ -83,6 +85,7 @@ impl Pump {
             current: source,
             former: None,
             routes,
+            again: None,
             join,
             answer: None,
             arrivals: Arrivals::default(),
@@ -118,6 +121,7 @@ impl Pump {
             current,
             former,
             routes,
+            again,
             outbox,
             answer,
             join,
@@ -131,6 +135,7 @@ impl Pump {
             () = changed(&mut current.link), if keeps_up => Wake::Link,
             () = sleep_until(deadline) => Wake::MoveIsOver,
             () = route_changed(routes) => Wake::Route,
+            () = sleep_until(*again) => Wake::Route,
             () = sleep_until(join.deadline()), if keeps_up => Wake::Join,
             part = next_part(answer.as_mut()), if keeps_up => Wake::Part(part),
             message = next_of(former) => Wake::Message(Origin::Former, message),
@@ -240,10 +245,12 @@ impl Pump {
             return;
         };
         let route = routes.borrow_and_update().clone();
+        self.again = None;
         let source = match self.shared.open(&route).await {
             Ok(source) => source,
             Err(error) => {
-                warn!(asset = route.asset_id, %error, "the asset's new shard cannot be used; staying with the old one");
+                warn!(asset = route.asset_id, %error, "the asset's new shard cannot be used; staying with the old one for now");
+                self.again = Some(Instant::now() + OPEN_RETRY);
                 return;
             }
         };
