@@ -11,7 +11,8 @@ use tracing::warn;
 
 use crate::connection::ShardConnection;
 use crate::error::ClientError;
-use crate::follow::{self, MapState, News};
+use crate::follow;
+use crate::map_state::{MapState, News};
 use crate::pump::Pump;
 use crate::replay::join::{CHECK_INTERVAL, resume};
 use crate::replay::{Join, ReplayError, Replayer, Scope};
@@ -52,7 +53,7 @@ pub struct ClientOptions {
     /// User and password; `None` connects as anyone may.
     pub credentials: Option<Credentials>,
     /// About how often the router is asked whether the shard map has changed, beside when a shard says so: one small request for the
-    /// whole client. 20 s if not set: clients have 30 s to move when owners change.
+    /// whole client. 12 s if not set: clients have 30 s to move when owners change, so this leaves room for another attempt.
     pub map_interval: Duration,
 }
 
@@ -61,7 +62,7 @@ impl Default for ClientOptions {
         Self {
             name: "ofa-client".to_owned(),
             credentials: None,
-            map_interval: Duration::from_secs(20),
+            map_interval: Duration::from_secs(12),
         }
     }
 }

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use crate::client::ClientOptions;
 use crate::error::ClientError;
-use crate::follow::News;
+use crate::map_state::News;
 
 /// A node that is silent is given up after three of these (async-nats allows two unanswered pings): a stopped
 /// process is noticed within 3 s, and an idle connection costs a few bytes a second.

@@ -28,6 +28,7 @@ mod error;
 mod event;
 mod follow;
 mod item;
+mod map_state;
 mod outbox;
 mod pump;
 mod replay;

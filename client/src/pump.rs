@@ -28,8 +28,8 @@ use crate::subscription::{SubscribeOptions, Subscription};
 const MOVE_GRACE: Duration = Duration::from_secs(3);
 
 /// And at least, also when the new shard has shown that it delivers: what comes twice costs all of them. Another forwarder's node,
-/// for events on another partition, may learn of the subscription some milliseconds later.
-const LEAST_MOVE_GRACE: Duration = Duration::from_millis(500);
+/// for events on another partition, may learn of the subscription later; a busy one may take a second.
+const LEAST_MOVE_GRACE: Duration = Duration::from_secs(1);
 
 /// Rest before a shard that could not be subscribed to is tried again.
 const OPEN_RETRY: Duration = Duration::from_secs(1);
@@ -53,6 +53,22 @@ struct Former {
     since: Instant,
     /// When it is not listened to any more.
     ends: Instant,
+}
+
+impl Former {
+    fn new(source: Source, now: Instant) -> Self {
+        let ends = now + MOVE_GRACE;
+        Self {
+            source,
+            since: now,
+            ends,
+        }
+    }
+
+    /// The new shard can deliver from now on only.
+    fn begin(&mut self, now: Instant) {
+        (self.since, self.ends) = (now, now + MOVE_GRACE);
+    }
 }
 
 pub(crate) struct Pump {
@@ -172,10 +188,8 @@ impl Pump {
                     self.due.push(moved);
                 }
                 Arrival::MoveIsOver => {
-                    if self.shared.replayer.is_there() {
-                        self.join.moved(now);
-                    }
-                    self.join.sequencer.end_move(&mut self.due);
+                    let asks = self.shared.replayer.is_there();
+                    self.join.end_move(asks, now, &mut self.due);
                 }
             }
             self.send_due()?;
@@ -187,6 +201,12 @@ impl Pump {
     }
 
     fn connected(&mut self, anew: Anew) {
+        if let (Anew::First, Some(former)) = (anew, &mut self.former) {
+            // Until the move is over the former shard delivers, and then is asked.
+            former.begin(Instant::now());
+            self.report_news();
+            return;
+        }
         if self.shared.replayer.is_there() {
             self.join.connected(Instant::now());
         } else if anew == Anew::Again {
@@ -245,11 +265,13 @@ impl Pump {
             return;
         };
         let route = routes.borrow_and_update().clone();
-        self.again = None;
+        let first = self.again.take().is_none();
         let source = match self.shared.open(&route).await {
             Ok(source) => source,
             Err(error) => {
-                warn!(asset = route.asset_id, %error, "the asset's new shard cannot be used; staying with the old one for now");
+                if first {
+                    warn!(asset = route.asset_id, %error, "the asset's new shard cannot be used; staying with the old one for now");
+                }
                 self.again = Some(Instant::now() + OPEN_RETRY);
                 return;
             }
@@ -265,12 +287,7 @@ impl Pump {
             epoch: route.epoch,
         };
         let former = std::mem::replace(&mut self.current, source);
-        let since = Instant::now();
-        self.former = Some(Former {
-            source: former,
-            since,
-            ends: since + MOVE_GRACE,
-        });
+        self.former = Some(Former::new(former, Instant::now()));
         self.arrivals.note(Arrival::Moved(moved));
     }
 

@@ -65,8 +65,9 @@ pub struct Shards {
     pub pool: Option<String>,
     /// Epoch of the shard map.
     pub epoch: u64,
-    /// Digest of where clients are sent: while it is the same, no asset has moved.
-    pub assignment: Assignment,
+    /// Digest of where clients are sent: while it is the same, no asset has moved. `None` from a router that does not tell it.
+    #[serde(default)]
+    pub assignment: Option<Assignment>,
     /// The shards, in the map's order.
     pub shards: Vec<ShardInfo>,
     /// URL of the replay service; `None` where there is none.

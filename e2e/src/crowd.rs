@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use ofa_client::audit::{Expected, Received};
-use ofa_client::{Client, Event, Item, SubscribeOptions, Subscription};
+use ofa_client::{Client, ClientOptions, Event, Item, SubscribeOptions, Subscription};
 use tokio::task::JoinSet;
 
 use crate::load::asset;
@@ -70,8 +70,13 @@ impl Crowd {
     /// # Errors
     /// When one cannot subscribe.
     pub async fn start(router: &str, clients: u64, assets: u64) -> Result<Self> {
+        let options = ClientOptions {
+            // What moves them is that they are told.
+            map_interval: Duration::from_secs(3600),
+            ..ClientOptions::default()
+        };
         let all: Vec<Client> = (0..clients)
-            .map(|_| Client::new(router))
+            .map(|_| Client::with_options(router, options.clone()))
             .collect::<Result<_, _>>()?;
         let opening = stream::iter(0..assets).map(|number| {
             let client = &all[usize::try_from(number % clients).unwrap_or(0)];

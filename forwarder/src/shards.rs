@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ofa_crds::ShardMap;
 use ofa_crds::shard_map::MapNotice;
+use ofa_crds::{HandoverPhase, ShardMap};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -53,7 +53,7 @@ pub(crate) struct Shards {
     map: Arc<ShardMap>,
     slots: Vec<Slot>,
     sinks: u32,
-    /// What clients of all shards are told of the map.
+    /// What clients of all shards are told of the map; `None` where it sends them nowhere else.
     notice: watch::Sender<Option<MapNotice>>,
 }
 
@@ -102,7 +102,7 @@ impl Shards {
         }
         self.factory.metrics.set_epoch(map.epoch());
         info!(epoch = map.epoch(), shards = map.shards().len(), handover = ?map.handover(), "shard map in force");
-        self.notice.send_replace(Some(MapNotice::of(&map)));
+        self.notice.send_replace(self.notice_of(&map));
         self.map = map;
         old.iter().map(|slot| slot.handle.sink).collect()
     }
@@ -244,6 +244,14 @@ impl Shards {
     pub(crate) fn unreachable(&self) -> Vec<String> {
         let gone = self.slots.iter().filter(|slot| !slot.handle.is_connected());
         gone.map(|slot| slot.handle.name.clone()).collect()
+    }
+
+    /// What clients are told when this map comes into force, and again while they are to move.
+    fn notice_of(&self, map: &ShardMap) -> Option<MapNotice> {
+        let notice = MapNotice::of(map);
+        let moves = map.handover() == Some(HandoverPhase::Announce)
+            || notice.assignment != self.map.assignment();
+        moves.then_some(notice)
     }
 
     fn notices(&self) -> Option<Notices> {

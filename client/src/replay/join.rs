@@ -134,10 +134,14 @@ impl Join {
         self.again = AGAIN.iter().rev().map(|after| now + *after).collect();
     }
 
-    /// Only the new shard delivers from here on: what it did not bring from its beginning is asked for. Once does, and not before the
-    /// former shard is left: until then that one delivers, and nodes have known the new subscription for as long as that took.
-    pub(crate) fn moved(&mut self, now: Instant) {
-        self.begin_anew(now);
+    /// Only the new shard delivers from here on: what it did not bring from its beginning is asked for, where there is anybody to ask.
+    /// Once does, and not before the former shard is left: until then that one delivers, and nodes have known the new subscription for
+    /// as long as that took.
+    pub(crate) fn end_move(&mut self, asks: bool, now: Instant, out: &mut Vec<Item>) {
+        if asks {
+            self.begin_anew(now);
+        }
+        self.sequencer.end_move(out);
     }
 
     fn begin_anew(&mut self, now: Instant) {

@@ -20,8 +20,8 @@ use std::time::Duration;
 use super::{HandoverPhase, ShardMap};
 use crate::ShardName;
 
-/// Clients learn of a new owner by asking the router: ours every 6 to 10 s whether there is another map, 2 s after a failure, or
-/// every 8 to 13 s for each asset. So all of them have asked twice, and more often where that failed.
+/// Clients learn of a new owner by asking the router: ours within 10 s of being told, or where that was lost every 9 to 15 s, 2 s after
+/// a failure, or every 8 to 13 s for each asset. So all of them have asked twice, and more often where that failed.
 pub const GRACE: Duration = Duration::from_secs(30);
 
 /// What a step is decided by.

@@ -6,7 +6,7 @@ use ofa_crds::shard_map::MapNotice;
 use ofa_crds::subject;
 use tokio::sync::watch;
 
-/// The newest shard map, as one shard's clients are told of it.
+/// What one shard's clients are told of the newest shard map, if anything.
 pub(crate) struct Notices {
     subject: String,
     newest: watch::Receiver<Option<MapNotice>>,
@@ -59,7 +59,7 @@ mod tests {
             let told = tokio::time::timeout(std::time::Duration::ZERO, notices.next());
             told.await.ok().map(|it| String::from_utf8(it).unwrap())
         };
-        assert_eq!(next(true).await, None, "there is no map yet");
+        assert_eq!(next(true).await, None, "there is nothing to tell");
         let assignment = "00000000000000ab".parse().unwrap();
         newest.send_replace(Some(MapNotice {
             epoch: 7,
@@ -70,5 +70,7 @@ mod tests {
         assert_eq!(next(false).await.as_ref(), Some(&frame));
         assert_eq!(next(false).await, None);
         assert_eq!(next(true).await, Some(frame));
+        newest.send_replace(None);
+        assert_eq!(next(true).await, None, "all is as it was");
     }
 }

@@ -254,7 +254,9 @@ impl Answer {
         if bytes.is_empty() {
             return Ok(());
         }
+        let sent = self.out.send(bytes).await;
+        // Afterwards: a client that takes its time is told of no signs of life on top.
         self.told = Instant::now();
-        self.out.send(bytes).await.map_err(|_| Interrupted::Gone)
+        sent.map_err(|_| Interrupted::Gone)
     }
 }

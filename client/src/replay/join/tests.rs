@@ -109,7 +109,7 @@ fn a_connection_is_asked_after_until_all_nodes_know_it_and_a_move_once_at_its_en
     join.sequencer.begin_move();
     assert_eq!(questions(&mut join, now), 0);
     now += Duration::from_secs(3);
-    join.moved(now);
+    join.end_move(true, now, &mut Vec::new());
     assert_eq!(questions(&mut join, now), 1);
 }
 
