@@ -63,15 +63,12 @@ pub(crate) async fn follow_map(
         let asks_at = Instant::now() + pause.mul_f64(rand::rng().random_range(VARIATION));
         tokio::select! {
             () = sleep_until(asks_at) => {}
-            epoch = next_wanted(&mut news, &changes) => {
-                wanted.raise(epoch);
+            () = next_moves(&mut news, &changes, &mut wanted) => {
                 let spread = NOTICE_SPREAD.min(interval).mul_f64(rand::random());
                 sleep_until(asks_at.min(Instant::now() + spread)).await;
                 // The others have told the same meanwhile.
                 while let Ok(news) = news.try_recv() {
-                    if let Some(epoch) = changes.borrow().wanted_epoch(&news) {
-                        wanted.raise(epoch);
-                    }
+                    moves(&news, &changes, &mut wanted);
                 }
             }
             () = changes.closed() => return,
@@ -108,15 +105,28 @@ fn take_in(
     }
 }
 
-/// Waits for news because of which the router is to be asked.
-async fn next_wanted(news: &mut mpsc::Receiver<News>, changes: &watch::Sender<MapState>) -> u64 {
+/// Takes note of news until the router is to be asked because of them. Cancelling loses nothing.
+async fn next_moves(
+    news: &mut mpsc::Receiver<News>,
+    changes: &watch::Sender<MapState>,
+    wanted: &mut Wanted,
+) {
     while let Some(news) = news.recv().await {
-        if let Some(epoch) = changes.borrow().wanted_epoch(&news) {
-            return epoch;
+        if moves(&news, changes, wanted) {
+            return;
         }
     }
     // The client is on its way out.
-    std::future::pending().await
+    std::future::pending::<()>().await;
+}
+
+/// Takes note of news; whether assets may have moved by them.
+fn moves(news: &News, changes: &watch::Sender<MapState>, wanted: &mut Wanted) -> bool {
+    let Some(told) = changes.borrow().told_by(news) else {
+        return false;
+    };
+    wanted.raise(told.epoch);
+    told.moves
 }
 
 /// Asks for an asset's route whenever the map has changed it, for as long as somebody listens.

@@ -64,20 +64,34 @@ impl MapState {
             .filter(|_| route.epoch == Some(known.epoch))
     }
 
-    /// The epoch that the router is to be asked for because of these news; `None` where nothing has moved by them.
-    pub(crate) fn wanted_epoch(&self, news: &News) -> Option<u64> {
+    /// What these say that is not known yet.
+    pub(crate) fn told_by(&self, news: &News) -> Option<Told> {
         let known = self.shards.as_ref()?;
         match news {
             News::Notice { subject, notice } => {
                 let is_ours = |pool| subject::map_notice(pool) == *subject;
-                let concerns = known.pool.as_deref().is_some_and(is_ours)
-                    && notice.epoch > known.epoch
-                    && known.assignment != Some(notice.assignment);
-                concerns.then_some(notice.epoch)
+                let is_news =
+                    known.pool.as_deref().is_some_and(is_ours) && notice.epoch > known.epoch;
+                is_news.then_some(Told {
+                    epoch: notice.epoch,
+                    moves: known.assignment != Some(notice.assignment),
+                })
             }
-            News::Reconnected => Some(known.epoch),
+            News::Reconnected => Some(Told {
+                epoch: known.epoch,
+                moves: true,
+            }),
         }
     }
+}
+
+/// What is told of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The router is not to answer by an older one.
+    pub(crate) epoch: u64,
+    /// Assets may have moved, so that it is to be asked.
+    pub(crate) moves: bool,
 }
 
 /// What came of an answer.
@@ -162,15 +176,17 @@ mod tests {
     #[test]
     fn who_is_told_of_a_map_asks_only_where_it_moves_assets_of_its_own_pool() {
         let (mut state, mut wanted) = (MapState::default(), Wanted::default());
-        assert_eq!(state.wanted_epoch(&notice("factory", 2, Y)), None);
-        assert_eq!(state.wanted_epoch(&News::Reconnected), None);
+        let told = |epoch, moves| Some(Told { epoch, moves });
+        assert_eq!(state.told_by(&notice("factory", 2, Y)), None);
+        assert_eq!(state.told_by(&News::Reconnected), None);
         assert!(state.take_in(shards(1, X), &mut wanted).changes);
-        assert_eq!(state.wanted_epoch(&notice("factory", 2, Y)), Some(2));
-        assert_eq!(state.wanted_epoch(&notice("another", 2, Y)), None);
-        assert_eq!(state.wanted_epoch(&notice("factory", 2, X)), None);
+        assert_eq!(state.told_by(&notice("factory", 2, Y)), told(2, true));
+        assert_eq!(state.told_by(&notice("another", 2, Y)), None);
+        // A change that was called off: a router that still tells of it is behind.
+        assert_eq!(state.told_by(&notice("factory", 3, X)), told(3, false));
         state.take_in(shards(2, X), &mut wanted);
-        assert_eq!(state.wanted_epoch(&notice("factory", 2, Y)), None, "late");
-        assert_eq!(state.wanted_epoch(&News::Reconnected), Some(2));
+        assert_eq!(state.told_by(&notice("factory", 2, Y)), None, "late");
+        assert_eq!(state.told_by(&News::Reconnected), told(2, true));
     }
 
     #[test]
