@@ -22,8 +22,8 @@ const MAX_BYTES: usize = 16 << 20;
 pub(crate) enum Arrival {
     /// An event, and when it came.
     Event(Event, Origin, Instant),
-    /// Another connection than before delivers what follows.
-    Connected(Anew),
+    /// Another connection than before delivers what follows of this origin.
+    Connected(Anew, Origin),
     /// Events that came here were let go, or never came, and nothing else tells of it.
     LetGo,
     /// What follows comes from another shard, which the consumer is to be told.
@@ -79,7 +79,7 @@ impl Arrivals {
                 self.bytes -= event.size();
             }
             Arrival::LetGo => self.lets_go = false,
-            Arrival::Connected(_) | Arrival::Moved(_) | Arrival::MoveIsOver => {}
+            Arrival::Connected(..) | Arrival::Moved(_) | Arrival::MoveIsOver => {}
         }
         Some(arrival)
     }
@@ -140,9 +140,12 @@ mod tests {
     fn connections_that_bring_nothing_count_once() {
         let mut arrivals = Arrivals::default();
         for _ in 0..3 {
-            arrivals.note(Arrival::Connected(Anew::Again));
+            arrivals.note(Arrival::Connected(Anew::Again, Origin::Current));
         }
-        assert_eq!(arrivals.next(), Some(Arrival::Connected(Anew::Again)));
+        assert_eq!(
+            arrivals.next(),
+            Some(Arrival::Connected(Anew::Again, Origin::Current))
+        );
         assert_eq!(arrivals.next(), None);
     }
 }

@@ -33,6 +33,9 @@ const SPREAD_MS: u64 = 500;
 /// Rest before a route is asked for again after a failure.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// An interval longer than this means never, and a sum of times must not overflow.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+
 /// Rest before the map is: a router that cannot be reached for a moment must not cost a client its time to move.
 const MAP_RETRY: Duration = Duration::from_secs(2);
 
@@ -51,7 +54,7 @@ pub(crate) async fn follow_map(
         if let Ok(Some(shards)) = &answer {
             shared.replayer.set_url(shards.replay_url.as_deref());
         }
-        let interval = shared.options.map_interval;
+        let interval = shared.options.map_interval.min(LONGEST_INTERVAL);
         drop(shared);
         if let Err(error) = &answer
             && !said

@@ -40,6 +40,9 @@ impl MapState {
     /// Takes note that a router does not tell of its map: anything may have changed.
     pub(crate) fn is_untold(&mut self) {
         self.blind_polls += 1;
+        if let Some(known) = &mut self.shards {
+            known.assignment = None;
+        }
     }
 
     fn epoch(&self) -> u64 {
@@ -201,9 +204,11 @@ mod tests {
         // Another router is ahead: the change may be called off before anybody tells of it, and the digest be the same as before.
         assert_eq!(state.assignment_of(&route(Some(5))), None);
         assert!(state.take_in(shards(6, X), &mut wanted).changes);
-        // Upstream's tells no epoch.
+        // Upstream's tells no epoch, and nothing of its map.
         assert_eq!(state.assignment_of(&route(None)), None);
         assert!(!state.is_newer_than(&route(None)));
+        state.is_untold();
+        assert_eq!(state.assignment(), None, "where clients are sent now");
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Pump {
             (Origin::Former, Some(former)) => &mut former.source,
             _ => &mut self.current,
         };
-        note_breaks(source, &mut self.arrivals);
+        note_breaks(source, origin, &mut self.arrivals);
         match event::decode(message, Timestamp::now()) {
             Ok(event) => self.arrivals.push(event, origin, Instant::now()),
             Err(error) => debug!(%error, "a message is passed over"),
@@ -181,7 +181,7 @@ impl Pump {
                 Arrival::Event(event, origin, arrived) => {
                     self.join.live(event, origin, (arrived, now), &mut self.due);
                 }
-                Arrival::Connected(anew) => self.connected(anew),
+                Arrival::Connected(anew, origin) => self.connected(anew, origin),
                 Arrival::LetGo => self.let_go(),
                 Arrival::Moved(moved) => {
                     self.join.sequencer.begin_move();
@@ -200,8 +200,10 @@ impl Pump {
         Ok(())
     }
 
-    fn connected(&mut self, anew: Anew) {
-        if let (Anew::First, Some(former)) = (anew, &mut self.former) {
+    fn connected(&mut self, anew: Anew, origin: Origin) {
+        let is_of_the_move =
+            (anew, origin) == (Anew::First, Origin::Current) && self.join.sequencer.is_moving();
+        if let Some(former) = self.former.as_mut().filter(|_| is_of_the_move) {
             // Until the move is over the former shard delivers, and then is asked.
             former.begin(Instant::now());
             self.report_news();
@@ -227,7 +229,7 @@ impl Pump {
 
     fn report_link(&mut self) {
         // An asset that is quiet has no message to show that the connection is another.
-        note_breaks(&mut self.current, &mut self.arrivals);
+        note_breaks(&mut self.current, Origin::Current, &mut self.arrivals);
         self.report_news();
     }
 
@@ -335,9 +337,9 @@ impl Pump {
 }
 
 /// Notes where what a source delivers does not follow what it delivered before.
-fn note_breaks(source: &mut Source, arrivals: &mut Arrivals) {
+fn note_breaks(source: &mut Source, origin: Origin, arrivals: &mut Arrivals) {
     if let Some(anew) = source.delivers_anew() {
-        arrivals.note(Arrival::Connected(anew));
+        arrivals.note(Arrival::Connected(anew, origin));
     }
     if source.has_thrown_away() {
         arrivals.note(Arrival::LetGo);

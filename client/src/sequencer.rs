@@ -134,6 +134,12 @@ impl Sequencer {
         self.arrived = false;
     }
 
+    /// Whether [`Origin::Former`] is expected to deliver.
+    #[must_use]
+    pub fn is_moving(&self) -> bool {
+        self.moving
+    }
+
     /// Whether the shard moved to certainly delivers, and nothing waits for the former one: it has brought an event before which
     /// nothing is missing and that is as new as any.
     #[must_use]

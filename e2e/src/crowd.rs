@@ -65,14 +65,17 @@ pub fn quantile(times: &[Duration], per_mille: usize) -> Duration {
 }
 
 impl Crowd {
-    /// Lets `clients` clients watch `assets` assets of the load, as many each.
+    /// Lets `clients` clients watch `assets` assets of the load, as many each; so often they ask for the shard map without being told.
     ///
     /// # Errors
     /// When one cannot subscribe.
-    pub async fn start(router: &str, clients: u64, assets: u64) -> Result<Self> {
+    pub async fn start(
+        router: &str,
+        (clients, assets): (u64, u64),
+        map_interval: Duration,
+    ) -> Result<Self> {
         let options = ClientOptions {
-            // What moves them is that they are told.
-            map_interval: Duration::from_secs(3600),
+            map_interval,
             ..ClientOptions::default()
         };
         let all: Vec<Client> = (0..clients)

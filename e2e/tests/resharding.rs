@@ -31,6 +31,9 @@ const ASKING: Duration = Duration::from_millis(250);
 /// What is in Kafka has to arrive within this, on a machine that does much else.
 const ARRIVAL: Duration = Duration::from_secs(60);
 
+/// How often clients ask for the shard map without being told: what moves them here is that they are told.
+const NEVER: Duration = Duration::MAX;
+
 /// How many watch how much.
 #[derive(Clone, Copy)]
 struct Size {
@@ -96,7 +99,7 @@ async fn play(scene: &Scene, broker: &Broker, size: Size) -> Result<()> {
     let (address, folder) = (broker.address(), scene.folder());
     let replay = Serving::replay_of_pool(&address, scene.topic(), "factory.pool", folder).await?;
     let router = Serving::router_of_pool(&address, "factory.pool", Some(&replay), folder).await?;
-    let crowd = Crowd::start(&router.url(), size.clients, size.pace.assets).await?;
+    let crowd = Crowd::start(&router.url(), (size.clients, size.pace.assets), NEVER).await?;
     let load = scene.load(size.pace)?;
     let mut play = Play {
         scene,

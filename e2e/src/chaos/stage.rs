@@ -35,6 +35,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Clients that share the assets.
 const CLIENTS: u64 = 5;
 
+/// How often they ask whether there is another map: a change has no half a minute for each step here.
+const MAP_INTERVAL: Duration = Duration::from_secs(2);
+
 pub(super) struct Stage<'a> {
     scene: &'a Scene,
     broker: Broker,
@@ -58,7 +61,7 @@ impl<'a> Stage<'a> {
         let (address, folder) = (broker.address(), scene.folder());
         let replay = Serving::replay_of_pool(&address, scene.topic(), POOL, folder).await?;
         let router = Serving::router_of_pool(&address, POOL, Some(&replay), folder).await?;
-        let crowd = Crowd::start(&router.url(), CLIENTS, PACE.assets).await?;
+        let crowd = Crowd::start(&router.url(), (CLIENTS, PACE.assets), MAP_INTERVAL).await?;
         let mut stage = Self {
             scene,
             broker,
