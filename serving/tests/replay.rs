@@ -41,14 +41,10 @@ fn ask(assets: &[&str], since: &[(u32, u64)]) -> ReplayRequest {
     ReplayRequest { asks: vec![ask] }
 }
 
-async fn begin(service: &Service, request: &ReplayRequest) -> reqwest::Response {
+async fn replay(service: &Service, request: &ReplayRequest) -> Answer {
     let client = reqwest::Client::new();
     let answer = client.post(service.url("/replay")).json(request).send();
-    answer.await.unwrap().error_for_status().unwrap()
-}
-
-async fn replay(service: &Service, request: &ReplayRequest) -> Answer {
-    let answer = begin(service, request).await;
+    let answer = answer.await.unwrap().error_for_status().unwrap();
     let mut decoder = ReplayDecoder::default();
     decoder.push(&answer.bytes().await.unwrap());
     let mut found = Answer::default();
@@ -216,51 +212,6 @@ async fn what_retention_took_is_a_gap_with_the_state_and_never_silence() {
         numbers(&answer, "C"),
         (5..EVENTS as u64).collect::<Vec<_>>()
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn while_kafka_stands_still_a_client_hears_that_the_service_is_there() {
-    let broker = Broker::start().await;
-    broker.create_topic(TOPIC, 1).await;
-    let producer = broker.producer();
-    // Many pages, so that Kafka stands still before the last.
-    let events = 5 * EVENTS;
-    for number in 0..events {
-        produce(&producer, (TOPIC, 0), ("A", "x"), number, 500);
-    }
-    producer.flush(Duration::from_secs(60)).unwrap();
-    let settings = [
-        ("REPLAY_MEMORY_MIB", "1"),
-        ("NATS_CLUSTER_C1", "nats://127.0.0.1:4222"),
-    ];
-    let mut service = Service::new("replay", &broker, &settings);
-    service.start().await;
-
-    let mut answer = begin(&service, &ask(&["A"], &[(0, 0)])).await;
-    let mut decoder = ReplayDecoder::default();
-    let (mut offsets, mut reached, mut signs, mut is_complete) = (Vec::new(), None, 0, false);
-    while let Some(bytes) = answer.chunk().await.unwrap() {
-        decoder.push(&bytes);
-        while let Some((line, _)) = decoder.next_line().unwrap() {
-            match line {
-                ReplayLine::Event(event) => offsets.push(event.offset),
-                ReplayLine::Reached { next, .. } if reached.is_none() => {
-                    broker.signal("-STOP");
-                    reached = Some(next);
-                }
-                // No further than before: only to say that somebody is there.
-                ReplayLine::Reached { next, .. } if reached == Some(next) => {
-                    broker.signal("-CONT");
-                    signs += 1;
-                }
-                ReplayLine::Reached { next, .. } => reached = Some(next),
-                ReplayLine::End => is_complete = true,
-                ReplayLine::Heads { .. } | ReplayLine::Gap { .. } | ReplayLine::State(_) => {}
-            }
-        }
-    }
-    assert!(signs > 0, "nothing was heard");
-    assert!(is_complete && offsets.into_iter().eq(0..events as u64));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,7 +40,7 @@ impl Drop for Process {
 
 /// A broker of its own; stopped and its data removed when dropped.
 pub(crate) struct Broker {
-    process: Process,
+    _process: Process,
     _data: tempfile::TempDir,
     address: String,
 }
@@ -59,7 +59,7 @@ impl Broker {
             .spawn()
             .expect("kafka-server is installed: run e2e/tools/setup kafka");
         Self {
-            process: Process(child),
+            _process: Process(child),
             _data: data,
             address: format!("127.0.0.1:{port}"),
         }
@@ -67,13 +67,6 @@ impl Broker {
 
     pub(crate) fn settings(&self) -> KafkaSettings {
         KafkaSettings::plain(&self.address)
-    }
-
-    /// Has the broker stand still, or go on.
-    pub(crate) fn signal(&self, signal: &str) {
-        let id = self.process.0.id().to_string();
-        let sent = Command::new("kill").args([signal, &id]).status().unwrap();
-        assert!(sent.success());
     }
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {
