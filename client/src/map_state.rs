@@ -26,7 +26,7 @@ pub(crate) struct MapState {
 }
 
 impl MapState {
-    /// Takes in an answer, unless it is by a map of before and not to be believed yet. Whether anything changed.
+    /// Takes in an answer, unless it is by a map of before and not to be believed yet.
     pub(crate) fn take_in(&mut self, shards: Shards, wanted: &mut Wanted) -> Taken {
         let is_met = wanted.is_met_by(shards.epoch);
         let is_older = self.epoch() > shards.epoch;
@@ -117,10 +117,14 @@ impl Wanted {
     /// Somebody tells of an epoch.
     pub(crate) fn raise(&mut self, epoch: u64) {
         if epoch > self.epoch {
-            *self = Self {
-                epoch,
-                attempts: ATTEMPTS,
-            };
+            *self = Self::of(epoch);
+        }
+    }
+
+    fn of(epoch: u64) -> Self {
+        Self {
+            epoch,
+            attempts: ATTEMPTS,
         }
     }
 
@@ -129,10 +133,7 @@ impl Wanted {
             self.attempts -= 1;
             return false;
         }
-        *self = Self {
-            epoch,
-            attempts: ATTEMPTS,
-        };
+        *self = Self::of(epoch);
         true
     }
 }

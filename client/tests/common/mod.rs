@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use ofa_client::{Client, Extent, Item, Subscription};
 use ofa_crds::shard_map::MapNotice;
+use ofa_crds::subject::CONTROL_PREFIX;
 use ofa_crds::{Shard, ShardMap};
 use ofa_serving::metrics::Metrics;
 use ofa_serving::router::{Routing, app};
@@ -111,7 +112,8 @@ pub(crate) async fn wait_for_subscriptions(node: &Node, wanted: usize) {
                 .iter()
                 .filter_map(|it| it["subscriptions_list"].as_array());
             // A connection also listens for news of the shard map.
-            let is_of_assets = |it: &&serde_json::Value| !it.as_str().unwrap().starts_with("_OFA.");
+            let is_of_assets =
+                |it: &&serde_json::Value| !it.as_str().unwrap().starts_with(CONTROL_PREFIX);
             if lists.flatten().filter(is_of_assets).count() >= wanted {
                 return;
             }

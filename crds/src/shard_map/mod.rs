@@ -248,7 +248,7 @@ impl ShardMap {
     }
 
     fn drop_unused_shards(&mut self) {
-        let used = |place: usize| self.ranges.owners().contains(&index(place));
+        let used = |place: usize| self.ranges.any_of(index(place));
         let places: Vec<usize> = (0..self.shards.len())
             .filter(|&place| used(place))
             .collect();

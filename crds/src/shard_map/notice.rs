@@ -54,7 +54,7 @@ impl Assignment {
             put(map.shards[usize::from(*owner)].name.as_str().as_bytes());
         }
         for (place, shard) in map.shards.iter().enumerate() {
-            if ranges.owners().contains(&super::index(place)) {
+            if ranges.any_of(super::index(place)) {
                 put(shard.name.as_str().as_bytes());
                 shard
                     .client_urls()

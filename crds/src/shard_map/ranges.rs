@@ -50,6 +50,11 @@ impl Ranges {
         self.owners[first + further.partition_point(|&start| start <= hash.0)]
     }
 
+    /// Whether a shard has any range.
+    pub(super) fn any_of(&self, owner: u16) -> bool {
+        self.owners.contains(&owner)
+    }
+
     pub(super) fn last_of(&self, range: usize) -> u64 {
         self.starts
             .get(range + 1)

@@ -134,10 +134,8 @@ fn slices(app: &App, request: &ReplayRequest) -> Result<Vec<Option<Slice>>, ApiE
 }
 
 fn map(app: &App) -> Result<Arc<ShardMap>, ApiError> {
-    match &*app.routing.borrow() {
-        Routing::Known { map, .. } => Ok(Arc::clone(map)),
-        Routing::Unknown(why) => Err(ApiError::unavailable(why.clone(), RETRY)),
-    }
+    let map = app.routing.borrow().map();
+    map.map_err(|why| ApiError::unavailable(why, RETRY))
 }
 
 async fn ready(State(served): State<Served>) -> Response {

@@ -9,8 +9,7 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use ofa_crds::shard_map::Assignment;
-use ofa_crds::{AssetUuid, Shard, ShardMap, subject};
+use ofa_crds::{AssetUuid, Shard, subject};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::watch;
@@ -165,7 +164,7 @@ async fn asset_by_query(
 
 fn asset(app: &App, uuid: &str) -> Result<Response, ApiError> {
     let uuid = parse_uuid(uuid)?;
-    let (_, map, _) = current(app)?;
+    let map = app.routing.borrow().map().map_err(no_map)?;
     let shard = map.shard_of(uuid.as_str().as_bytes());
     let answer = AssetAnswer {
         asset_id: uuid.as_str(),
@@ -189,16 +188,8 @@ fn parse_uuid(text: &str) -> Result<AssetUuid, ApiError> {
         .map_err(|_| ApiError::bad_request("name an asset: /asset/<its UUID, percent-encoded>"))
 }
 
-/// The pool, its map, and the digest of where clients are sent by it.
-fn current(app: &App) -> Result<(Option<String>, Arc<ShardMap>, Assignment), ApiError> {
-    match app.routing.borrow().clone() {
-        Routing::Known {
-            pool,
-            map,
-            assignment,
-        } => Ok((pool, map, assignment)),
-        Routing::Unknown(issue) => Err(ApiError::unavailable(issue, MAP_RETRY)),
-    }
+fn no_map(issue: String) -> ApiError {
+    ApiError::unavailable(issue, MAP_RETRY)
 }
 
 /// A shard map holds no shard without URL.
@@ -207,7 +198,14 @@ fn first_url(shard: &Shard) -> &str {
 }
 
 async fn shards(State(app): State<App>) -> Result<Response, ApiError> {
-    let (pool, map, assignment) = current(&app)?;
+    let (pool, map, assignment) = match app.routing.borrow().clone() {
+        Routing::Known {
+            pool,
+            map,
+            assignment,
+        } => (pool, map, assignment),
+        Routing::Unknown(issue) => return Err(no_map(issue)),
+    };
     let shards = map.shards().iter().zip(map.shares());
     let shards: Vec<ShardAnswer<'_>> = shards
         .map(|(shard, share)| ShardAnswer {

@@ -46,6 +46,17 @@ impl Routing {
             assignment,
         }
     }
+
+    /// The map to answer by.
+    ///
+    /// # Errors
+    /// Why there is none yet.
+    pub(crate) fn map(&self) -> Result<Arc<ShardMap>, String> {
+        match self {
+            Self::Known { map, .. } => Ok(Arc::clone(map)),
+            Self::Unknown(issue) => Err(issue.clone()),
+        }
+    }
 }
 
 /// This router's place among those who acknowledge.
