@@ -27,6 +27,7 @@ mod connection;
 mod error;
 mod event;
 mod follow;
+mod grace;
 mod item;
 mod map_state;
 mod outbox;

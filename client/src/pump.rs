@@ -15,6 +15,7 @@ use crate::arrivals::{Arrival, Arrivals};
 use crate::client::Shared;
 use crate::connection::LinkState;
 use crate::event;
+use crate::grace::Grace;
 use crate::item::{Cause, Gap, Item};
 use crate::outbox::{Closed, Outbox};
 use crate::replay::{Join, Part, ReplayError};
@@ -22,14 +23,6 @@ use crate::router::Route;
 use crate::sequencer::Origin;
 use crate::source::{Anew, Source};
 use crate::subscription::{SubscribeOptions, Subscription};
-
-/// How long the former shard is listened to after a move at most. Forwarders are told of a new map before clients
-/// are, so what is still on its way through the former shard arrives well within this.
-const MOVE_GRACE: Duration = Duration::from_secs(3);
-
-/// And at least, also when the new shard has shown that it delivers: what comes twice costs all of them. Another forwarder's node,
-/// for events on another partition, may learn of the subscription later; a busy one may take a second.
-const LEAST_MOVE_GRACE: Duration = Duration::from_secs(1);
 
 /// Rest before a shard that could not be subscribed to is tried again.
 const OPEN_RETRY: Duration = Duration::from_secs(1);
@@ -50,25 +43,7 @@ enum Wake {
 /// The shard that the asset moves away from.
 struct Former {
     source: Source,
-    since: Instant,
-    /// When it is not listened to any more.
-    ends: Instant,
-}
-
-impl Former {
-    fn new(source: Source, now: Instant) -> Self {
-        let ends = now + MOVE_GRACE;
-        Self {
-            source,
-            since: now,
-            ends,
-        }
-    }
-
-    /// The new shard can deliver from now on only.
-    fn begin(&mut self, now: Instant) {
-        (self.since, self.ends) = (now, now + MOVE_GRACE);
-    }
+    grace: Grace,
 }
 
 pub(crate) struct Pump {
@@ -144,7 +119,7 @@ impl Pump {
             ..
         } = self;
         let keeps_up = !outbox.is_behind();
-        let deadline = former.as_ref().map(|former| former.ends);
+        let deadline = former.as_ref().map(|former| former.grace.ends());
         tokio::select! {
             biased;
             attended = outbox.attend() => Wake::Consumer(attended),
@@ -201,11 +176,10 @@ impl Pump {
     }
 
     fn connected(&mut self, anew: Anew, origin: Origin) {
-        let is_of_the_move =
-            (anew, origin) == (Anew::First, Origin::Current) && self.join.sequencer.is_moving();
-        if let Some(former) = self.former.as_mut().filter(|_| is_of_the_move) {
+        let begins_to_move = self.join.sequencer.begins_to_move(anew, origin);
+        if let Some(former) = self.former.as_mut().filter(|_| begins_to_move) {
             // Until the move is over the former shard delivers, and then is asked.
-            former.begin(Instant::now());
+            former.grace.begin(Instant::now());
             self.report_news();
             return;
         }
@@ -289,17 +263,19 @@ impl Pump {
             epoch: route.epoch,
         };
         let former = std::mem::replace(&mut self.current, source);
-        self.former = Some(Former::new(former, Instant::now()));
+        self.former = Some(Former {
+            source: former,
+            grace: Grace::new(Instant::now()),
+        });
         self.arrivals.note(Arrival::Moved(moved));
     }
 
-    /// Once the new shard delivers, the former one only sends the same again. To be asked when all that has come is taken in, moves
-    /// too.
+    /// To be asked when all that has come is taken in, moves too.
     fn need_former_no_longer(&mut self) {
         if let Some(former) = &mut self.former
             && self.join.sequencer.has_arrived()
         {
-            former.ends = former.ends.min(former.since + LEAST_MOVE_GRACE);
+            former.grace.shorten();
         }
     }
 

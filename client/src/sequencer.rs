@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use crate::event::Event;
 use crate::item::{Cause, Gap, Item};
 use crate::positions::{Positions, Verdict};
+use crate::source::Anew;
 
 /// Most events held back, about a second of a busy shard, and most bytes of them. During a move more end the wait; while
 /// what was missed is asked for, they are let go and asked for too.
@@ -35,7 +36,7 @@ pub type Heads = BTreeMap<u32, u64>;
 #[derive(Debug)]
 struct Held {
     event: Event,
-    /// How many interruptions there had been when it arrived.
+    /// What [`Sequencer::proof`] said when it arrived.
     arrived_at: u64,
 }
 
@@ -54,6 +55,8 @@ pub struct Sequencer {
     filling: bool,
     /// After an interruption: nothing is known to be complete until it was asked for.
     joining: bool,
+    /// Since the last interruption an answer has come to a question of when the connection certainly delivered.
+    proven: bool,
     /// Events were let go, after so many interruptions, and have to be asked for.
     spilled: Option<u64>,
 }
@@ -79,6 +82,7 @@ impl Sequencer {
     pub fn interrupted(&mut self) {
         self.positions.interrupted();
         self.joining = self.filling;
+        self.proven = false;
     }
 
     /// Notes that events were let go by the last interruption, and have to be asked for: an answer to a question of before does not
@@ -134,10 +138,10 @@ impl Sequencer {
         self.arrived = false;
     }
 
-    /// Whether [`Origin::Former`] is expected to deliver.
+    /// Whether a connection is the one that a move waits for: the new shard's first.
     #[must_use]
-    pub fn is_moving(&self) -> bool {
-        self.moving
+    pub(crate) fn begins_to_move(&self, anew: Anew, origin: Origin) -> bool {
+        self.moving && (anew, origin) == (Anew::First, Origin::Current)
     }
 
     /// Whether the shard moved to certainly delivers, and nothing waits for the former one: it has brought an event before which
@@ -154,6 +158,7 @@ impl Sequencer {
             return;
         }
         self.positions.moved();
+        self.proven = false;
         if !self.filling {
             self.pass_held(out);
         }
@@ -199,7 +204,7 @@ impl Sequencer {
         } else {
             lane_of(&event)
         };
-        self.pass(event, self.positions.interruptions(), out);
+        self.pass(event, self.proof(), out);
         if let Some(lane) = lane {
             self.release(&lane, out);
         }
@@ -241,6 +246,7 @@ impl Sequencer {
             }
         }
         self.complete_so_far(topic, heads, asked_at, proven);
+        self.proven |= proven && asked_at == self.positions.interruptions();
         // What was let go since is to be asked for first, and so is what came before another interruption was noticed.
         self.spilled = self.spilled.filter(|at| asked_at < *at);
         self.joining =
@@ -248,6 +254,13 @@ impl Sequencer {
         for lane in self.lanes_of(topic) {
             self.release(&lane, out);
         }
+    }
+
+    /// After how many interruptions an event that comes now proves that those after it come too. Where it may be one that a forwarder
+    /// repeats, what followed it may have been sent before nodes knew of the subscription.
+    fn proof(&self) -> u64 {
+        let now = self.positions.interruptions();
+        now.saturating_sub(u64::from(self.filling && !self.proven))
     }
 
     fn lanes_of(&self, topic: &str) -> Vec<Lane> {
@@ -259,7 +272,9 @@ impl Sequencer {
         if self.is_settled(event) {
             return false;
         }
-        let moves = self.moving && origin == Origin::Current;
+        // In a move the asset comes over two connections, and what one has brought says nothing about the other: it may have been
+        // made anew. Where nobody can be asked, the former shard is believed.
+        let moves = self.moving && (self.filling || origin == Origin::Current);
         let others_wait = || lane_of(event).is_some_and(|lane| self.held.contains_key(&lane));
         moves || (self.filling && (self.joining || others_wait() || self.is_after_gap(event)))
     }
@@ -295,8 +310,8 @@ impl Sequencer {
             return;
         };
         let offset = offset(&event);
+        let arrived_at = self.proof();
         let events = self.held.entry(lane).or_default();
-        let arrived_at = self.positions.interruptions();
         self.bytes += event.size();
         self.count += 1;
         if let Some(before) = events.insert(offset, Held { event, arrived_at }) {

@@ -1,6 +1,7 @@
 //! [`Join`] against models of what surrounds it, in schedules drawn from a seed: a topic, forwarders that do not always
 //! know an asset's event before, a node that dies with what is on its way, other nodes that learn of a subscription
-//! late, a consumer for which events are let go, and a replay service that answers slowly, in pieces, or not at all.
+//! late, an asset that moves to another shard and back, a forwarder that was thought dead, a consumer for which events are
+//! let go, and a replay service that answers slowly, in pieces, or not at all.
 //!
 //! A schedule fails when an event is missing, comes twice or out of order, or when a gap is announced that could have
 //! been filled. To show that it would notice, [`Defect`]s are put in on purpose: each has to be caught.
@@ -8,6 +9,8 @@
 //! `OFA_SIM_SCHEDULES` sets the number of schedules, `OFA_SIM_SEED` repeats one.
 
 mod judge;
+mod service;
+mod shards;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,11 +21,12 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::time::Instant;
 
 use super::join::Join;
-use super::question::{Part, Question, Scope};
+use super::question::{Part, Scope};
 use super::service::ReplayError;
 use crate::event::Event;
 use crate::item::Item;
-use crate::sequencer::{Heads, Origin};
+use crate::sequencer::Heads;
+use shards::{SHARDS, Shard, Shards};
 
 /// Schedules in a normal test run; `OFA_SIM_SCHEDULES` sets more.
 const SCHEDULES: u64 = 1_000;
@@ -33,9 +37,6 @@ const SCHEDULES_PER_DEFECT: u64 = 600;
 /// Random steps before the faults end, and fair ones until everything must have arrived.
 const STEPS: usize = 800;
 const SETTLE: usize = 12_000;
-
-/// After how many events an answer says how far it has come.
-const REACHED_EVERY: usize = 3;
 
 /// What a step takes.
 const STEP: Duration = Duration::from_millis(4);
@@ -67,10 +68,12 @@ enum Defect {
     ForgetWhatWasLetGo,
     /// The service says that it has sent what it has not.
     ReachedBeyondAnswer,
+    /// The asset moves, and nothing that the former shard still has is waited or asked for.
+    SwitchAtOnce,
 }
 
 impl Defect {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::MissReconnect,
         Self::AskOnce,
         Self::DropWhileAsking,
@@ -82,6 +85,7 @@ impl Defect {
         Self::NewestFirst,
         Self::ForgetWhatWasLetGo,
         Self::ReachedBeyondAnswer,
+        Self::SwitchAtOnce,
     ];
 }
 
@@ -94,16 +98,11 @@ struct World {
     log: Vec<Event>,
     ends: Heads,
     /// Whether forwarders always know an asset's event before. If not, what is lost on a connection that stands cannot
-    /// be noticed, and is not part of the schedule.
+    /// be noticed, and is not part of the schedule: neither by a node, nor since the asset was elsewhere and is back.
     knows_prev: bool,
-    connected: bool,
-    /// Whether the forwarder's node knows the subscription.
-    known: bool,
-    wire: VecDeque<Event>,
+    shards: Shards,
     /// What comes is let go.
     lets_go: bool,
-    /// Connections of which the subscription has not heard.
-    news: usize,
     answer: Option<VecDeque<Part>>,
     out: Vec<Item>,
 }
@@ -127,11 +126,8 @@ impl World {
             log: Vec::new(),
             ends: [(0, 0), (1, 0)].into(),
             knows_prev,
-            connected: true,
-            known: true,
-            wire: VecDeque::new(),
+            shards: Shards::new(),
             lets_go: false,
-            news: 0,
             answer: None,
             out: Vec::new(),
         };
@@ -153,8 +149,11 @@ impl World {
             }
             self.turn();
         }
-        self.connect();
+        for shard in SHARDS {
+            self.connect(shard);
+        }
         self.let_go_no_more();
+        self.shards.end_change();
         for step in 0..SETTLE {
             self.work(false);
             self.turn();
@@ -184,47 +183,52 @@ impl World {
             Scope::Asset(mine) => mine == asset,
             Scope::Shard(_) => true,
         };
-        // Rarely, a node dies that was between the forwarder's and the subscriber's.
-        let passed_on = !(self.knows_prev
-            && matches!(self.scope, Scope::Asset(_))
-            && self.dice.random_ratio(1, 40));
-        let arrives = self.connected && self.known && passed_on && !self.lets_go;
-        if publish && mine && arrives {
-            self.wire.push_back(event);
+        let may_be_lost = self.knows_prev && matches!(self.scope, Scope::Asset(_));
+        if publish && mine && !self.lets_go {
+            // Rarely, a node dies that was between the forwarder's and the subscriber's.
+            let passes = || !(may_be_lost && self.dice.random_ratio(1, 40));
+            self.shards.publish(&event, passes);
         }
     }
 
     /// Something that happens without anybody's fault.
     fn work(&mut self, may_fail: bool) {
-        match self.dice.random_range(0..10) {
-            0 => self.known |= self.connected,
-            1..6 => self.hear(),
+        match self.dice.random_range(0..20) {
+            0 | 1 => self.shards.make_known(),
+            2 => self.follow(),
+            3..12 => self.hear(),
             _ => self.answer(may_fail),
         }
     }
 
     fn fault(&mut self) {
+        let shard = self.dice.random_range(0..SHARDS.len());
         if self.lets_go {
             self.let_go_no_more();
-        } else if self.dice.random_ratio(1, 4) {
-            self.hear_all();
-            self.lets_go = true;
-        } else if self.connected {
-            self.connected = false;
-            self.known = false;
-            let kept = self.dice.random_range(0..=self.wire.len());
-            self.wire.truncate(kept);
-        } else {
-            self.connect();
+            return;
+        }
+        match self.dice.random_range(0..8) {
+            0 | 1 => {
+                self.hear_all();
+                self.lets_go = true;
+            }
+            2 => self.shards.publish_again(shard, &mut self.dice),
+            // Who watches a whole shard does not go with an asset.
+            3 | 4 if matches!(self.scope, Scope::Asset(_)) => {
+                if self.knows_prev || self.shards.has_moved() {
+                    self.shards.change_map(&mut self.dice);
+                }
+            }
+            _ if self.shards.is_connected(shard) => self.shards.disconnect(shard, &mut self.dice),
+            _ => self.connect(shard),
         }
     }
 
-    fn connect(&mut self) {
-        if !self.connected {
-            self.connected = true;
+    fn connect(&mut self, shard: Shard) {
+        if !self.shards.is_connected(shard) {
             // The client reads what it has of the former connection first.
             self.hear_all();
-            self.news += 1;
+            self.shards.connect(shard);
         }
     }
 
@@ -234,14 +238,50 @@ impl World {
         }
     }
 
-    fn hear_all(&mut self) {
-        while !self.wire.is_empty() {
-            self.hear();
+    /// The client goes where the map says.
+    fn follow(&mut self) {
+        let Some(shard) = self.shards.told() else {
+            return;
+        };
+        if self.defect == Some(Defect::SwitchAtOnce) {
+            self.shards.switch(shard);
+            return;
+        }
+        self.leave_former();
+        self.join.sequencer.begin_move();
+        self.shards.follow(shard, self.now);
+    }
+
+    fn leave_former(&mut self) {
+        if self.shards.leave_former() {
+            self.join.end_move(true, self.now, &mut self.out);
         }
     }
 
-    fn hear_of_connection(&mut self) {
-        if std::mem::take(&mut self.news) > 0 && self.defect != Some(Defect::MissReconnect) {
+    fn hear_all(&mut self) {
+        for shard in SHARDS {
+            while self.hear_of(shard) {}
+        }
+    }
+
+    fn hear(&mut self) {
+        let shard = self.dice.random_range(0..SHARDS.len());
+        if !self.hear_of(shard) {
+            self.hear_of(1 - shard);
+        }
+    }
+
+    fn hear_of_connection(&mut self, shard: Shard) {
+        let Some(anew) = self.shards.news(shard) else {
+            return;
+        };
+        let origin = self.shards.origin(shard);
+        let begins_to_move = self.join.sequencer.begins_to_move(anew, origin);
+        if let Some(grace) = self.shards.grace().filter(|_| begins_to_move) {
+            grace.begin(self.now);
+            return;
+        }
+        if self.defect != Some(Defect::MissReconnect) {
             self.join.connected(self.now);
             if self.defect == Some(Defect::AskOnce) {
                 self.join.forget_to_ask_again();
@@ -249,24 +289,40 @@ impl World {
         }
     }
 
-    fn hear(&mut self) {
-        self.hear_of_connection();
-        let Some(event) = self.wire.pop_front() else {
-            return;
+    /// Takes in a shard's next event, if there is one.
+    fn hear_of(&mut self, shard: Shard) -> bool {
+        self.hear_of_connection(shard);
+        let Some(event) = self.shards.next(shard) else {
+            return false;
         };
+        let origin = self.shards.origin(shard);
         match self.defect {
             Some(Defect::DropWhileAsking) if self.answer.is_some() => {}
             Some(Defect::LiveFirst) if self.answer.is_some() => self.out.push(Item::Event(event)),
-            _ => self
-                .join
-                .live(event, Origin::Current, (self.now, self.now), &mut self.out),
+            _ => {
+                let times = (self.now, self.now);
+                self.join.live(event, origin, times, &mut self.out);
+            }
         }
+        if let Some(grace) = self.shards.grace()
+            && self.join.sequencer.has_arrived()
+        {
+            grace.shorten();
+        }
+        true
     }
 
     /// Time goes on, and what is due is done.
     fn turn(&mut self) {
         self.now += STEP;
-        self.hear_of_connection();
+        for shard in SHARDS {
+            self.hear_of_connection(shard);
+        }
+        if let Some(grace) = self.shards.grace()
+            && grace.ends() <= self.now
+        {
+            self.leave_former();
+        }
         if let Some(mut question) = self.join.tick(self.now, &mut self.out) {
             if self.defect == Some(Defect::AskFromNow) {
                 question.since.clone_from(&self.ends);
@@ -274,62 +330,6 @@ impl World {
             }
             self.answer = Some(self.replay(&question));
         }
-    }
-
-    /// The answer as it is decided when the service gets the question.
-    fn replay(&mut self, question: &Question) -> VecDeque<Part> {
-        let mut ends = self.ends.clone();
-        let mut events: Vec<Event> = self
-            .log
-            .iter()
-            .filter(|event| is_asked(question, event))
-            .cloned()
-            .collect();
-        events.sort_by_key(|event| event.cursor.as_ref().map(|it| (it.partition, it.offset)));
-        for event in &mut events {
-            event.prev = None;
-        }
-        match self.defect {
-            Some(Defect::NewestFirst) => events.reverse(),
-            Some(Defect::HeadBeyondAnswer) => {
-                events.pop();
-            }
-            _ => {}
-        }
-        if question.since.is_empty() {
-            ends = self.ends.clone();
-        }
-        let heads = Part::Heads {
-            topic: "t".to_owned(),
-            next: ends,
-        };
-        let mut parts = VecDeque::from([heads]);
-        for (partition, end) in &self.ends {
-            let here =
-                |event: &&Event| event.cursor.as_ref().map(|it| it.partition) == Some(*partition);
-            for (number, event) in events.iter().filter(here).enumerate() {
-                let next = event.cursor.as_ref().map_or(0, |it| it.offset + 1);
-                let reached = Part::Reached {
-                    partition: *partition,
-                    next,
-                };
-                let told = number % REACHED_EVERY == 0;
-                if told && self.defect == Some(Defect::ReachedBeyondAnswer) {
-                    parts.extend([reached, Part::Event(event.clone())]);
-                } else {
-                    parts.push_back(Part::Event(event.clone()));
-                    parts.extend(told.then_some(reached));
-                }
-            }
-            if !question.since.is_empty() || question.from.contains_key(partition) {
-                parts.push_back(Part::Reached {
-                    partition: *partition,
-                    next: *end,
-                });
-            }
-        }
-        parts.push_back(Part::End);
-        parts
     }
 
     fn answer(&mut self, may_fail: bool) {
@@ -353,19 +353,6 @@ impl World {
             part => self.join.part(part, self.now, &mut self.out),
         }
     }
-}
-
-fn is_asked(question: &Question, event: &Event) -> bool {
-    let Some(cursor) = &event.cursor else {
-        return false;
-    };
-    let of_scope = match &question.scope {
-        Scope::Asset(asset) => *asset == event.asset,
-        Scope::Shard(_) => true,
-    };
-    let from = question.from.get(&cursor.partition);
-    let from = from.or_else(|| question.since.get(&cursor.partition));
-    of_scope && from.is_some_and(|from| cursor.offset >= *from)
 }
 
 fn run(seed: u64, defect: Option<Defect>) -> Result<(), String> {

@@ -38,6 +38,45 @@ fn what_the_former_shard_never_gives_becomes_a_gap() {
     assert_eq!(gaps(&out), 1);
 }
 
+#[test]
+fn in_a_move_one_connection_proves_nothing_about_the_other() {
+    let (mut sequencer, mut out) = (Sequencer::default(), Vec::new());
+    sequencer.begin_filling();
+    sequencer.push(event(0, true), Origin::Current, &mut out);
+    sequencer.begin_move();
+    sequencer.push(event(1, true), Origin::Current, &mut out);
+    // The former shard's connection may have been made anew since the second event.
+    sequencer.push(event(4, false), Origin::Former, &mut out);
+    assert_eq!(offsets(&out), [0, 1]);
+    assert!(sequencer.is_waiting());
+    for index in 2..=4 {
+        sequencer.fill(event(index, false), &mut out);
+    }
+    assert_eq!(offsets(&out), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn until_a_connection_surely_delivers_an_event_proves_nothing_about_the_next() {
+    let (mut sequencer, mut out) = (Sequencer::default(), Vec::new());
+    sequencer.begin_filling();
+    sequencer.push(event(0, true), Origin::Current, &mut out);
+    sequencer.interrupted();
+    let asked_at = sequencer.positions().interruptions();
+    let heads = |index: u64| Heads::from([(0, index * 3 + 1)]);
+    sequencer.complete(("t", &heads(0)), asked_at, false, &mut out);
+    // Of a forwarder that repeats what another has published already, as it has the third.
+    sequencer.push(event(1, true), Origin::Current, &mut out);
+    sequencer.push(event(3, false), Origin::Current, &mut out);
+    assert_eq!(offsets(&out), [0, 1]);
+    assert!(sequencer.is_waiting());
+    sequencer.fill(event(2, false), &mut out);
+    sequencer.complete(("t", &heads(3)), asked_at, true, &mut out);
+    assert_eq!(offsets(&out), [0, 1, 2, 3]);
+    sequencer.push(event(4, true), Origin::Current, &mut out);
+    sequencer.push(event(5, false), Origin::Current, &mut out);
+    assert_eq!(offsets(&out), [0, 1, 2, 3, 4, 5]);
+}
+
 proptest! {
     /// The former shard has 0..=switch+overlap, the current one switch.., in any interleaving: the stream
     /// is complete and in order, and no gap is named; also when the former one is left as soon as the current one has arrived.
