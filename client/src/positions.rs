@@ -155,18 +155,18 @@ impl Positions {
         self.accept_late(asset, cursor, prev, self.interruptions)
     }
 
-    /// Takes in an event of `asset` that arrived when [`Self::interruptions`] was `arrived_at`: it proves nothing about
-    /// a connection that was made since.
+    /// Takes in an event of `asset` that proves that a connection delivers after so many interruptions, and nothing about one
+    /// that was made since: what [`Self::interruptions`] was when it arrived, or less.
     pub fn accept_late(
         &mut self,
         asset: &str,
         cursor: &Cursor,
         prev: Option<u64>,
-        arrived_at: u64,
+        proof: u64,
     ) -> Verdict {
         let verdict = self.judge(asset, cursor, prev);
         if verdict != Verdict::Stale {
-            self.note(asset, cursor, arrived_at);
+            self.note(asset, cursor, proof);
         }
         verdict
     }

@@ -37,7 +37,7 @@ pub type Heads = BTreeMap<u32, u64>;
 struct Held {
     event: Event,
     /// What [`Sequencer::proof`] said when it arrived.
-    arrived_at: u64,
+    proof: u64,
 }
 
 /// Puts events in order, drops what was seen and names what is missing.
@@ -122,6 +122,12 @@ impl Sequencer {
         self.filling && (self.joining || self.spilled.is_some() || !self.held.is_empty())
     }
 
+    /// Whether the connection certainly delivers since the last interruption, by an answer.
+    #[must_use]
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven
+    }
+
     /// The first offset of which nothing is known, of each asset and partition of `topic` whose events wait.
     pub fn missing<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = (&'a str, u32, u64)> + 'a {
         let lanes = self.held.iter().filter(move |((_, it, _), _)| it == topic);
@@ -132,7 +138,8 @@ impl Sequencer {
         })
     }
 
-    /// From now on events of [`Origin::Current`] wait for what [`Origin::Former`] still has.
+    /// From now on events of [`Origin::Current`] wait for what [`Origin::Former`] still has; and where what is missing is asked for,
+    /// the former shard's wait for that too.
     pub fn begin_move(&mut self) {
         self.moving = true;
         self.arrived = false;
@@ -183,7 +190,7 @@ impl Sequencer {
             .into_values()
             .flat_map(BTreeMap::into_values)
         {
-            self.pass(held.event, held.arrived_at, out);
+            self.pass(held.event, held.proof, out);
         }
     }
 
@@ -222,7 +229,7 @@ impl Sequencer {
 
     /// Everything below `heads` has been taken in from an answer, that goes on or broke off there; the rest as in [`Self::complete`].
     pub fn complete_so_far(&mut self, topic: &str, heads: &Heads, asked_at: u64, proven: bool) {
-        let as_of = asked_at.saturating_sub(u64::from(!proven));
+        let as_of = proves(asked_at, proven);
         for (partition, next) in heads {
             self.positions.complete(topic, *partition, *next, as_of);
         }
@@ -259,8 +266,7 @@ impl Sequencer {
     /// After how many interruptions an event that comes now proves that those after it come too. Where it may be one that a forwarder
     /// repeats, what followed it may have been sent before nodes knew of the subscription.
     fn proof(&self) -> u64 {
-        let now = self.positions.interruptions();
-        now.saturating_sub(u64::from(self.filling && !self.proven))
+        proves(self.positions.interruptions(), self.proven || !self.filling)
     }
 
     fn lanes_of(&self, topic: &str) -> Vec<Lane> {
@@ -272,8 +278,8 @@ impl Sequencer {
         if self.is_settled(event) {
             return false;
         }
-        // In a move the asset comes over two connections, and what one has brought says nothing about the other: it may have been
-        // made anew. Where nobody can be asked, the former shard is believed.
+        // In a move the asset comes over two connections, and what one has brought says nothing about the other: the asset may have
+        // been on the new shard only, and be back on the former one. Where nobody can be asked, that is believed.
         let moves = self.moving && (self.filling || origin == Origin::Current);
         let others_wait = || lane_of(event).is_some_and(|lane| self.held.contains_key(&lane));
         moves || (self.filling && (self.joining || others_wait() || self.is_after_gap(event)))
@@ -310,11 +316,11 @@ impl Sequencer {
             return;
         };
         let offset = offset(&event);
-        let arrived_at = self.proof();
+        let proof = self.proof();
         let events = self.held.entry(lane).or_default();
         self.bytes += event.size();
         self.count += 1;
-        if let Some(before) = events.insert(offset, Held { event, arrived_at }) {
+        if let Some(before) = events.insert(offset, Held { event, proof }) {
             self.bytes -= before.event.size();
             self.count -= 1;
         }
@@ -343,7 +349,7 @@ impl Sequencer {
                 return;
             }
             if let Some(held) = self.take_held(lane, |_| true) {
-                self.pass(held.event, held.arrived_at, out);
+                self.pass(held.event, held.proof, out);
             }
         }
     }
@@ -374,14 +380,14 @@ impl Sequencer {
         is_new
     }
 
-    fn pass(&mut self, event: Event, arrived_at: u64, out: &mut Vec<Item>) {
+    fn pass(&mut self, event: Event, proof: u64, out: &mut Vec<Item>) {
         let Some(cursor) = &event.cursor else {
             out.push(Item::Event(event));
             return;
         };
         let verdict = self
             .positions
-            .accept_late(&event.asset, cursor, event.prev, arrived_at);
+            .accept_late(&event.asset, cursor, event.prev, proof);
         if verdict == Verdict::Stale {
             out.push(Item::Stale(event));
             return;
@@ -396,6 +402,11 @@ impl Sequencer {
         }
         out.push(Item::Event(event));
     }
+}
+
+/// What is known after so many interruptions, as a count of them: one less where nothing proves yet that the connection delivers.
+fn proves(interruptions: u64, proven: bool) -> u64 {
+    interruptions.saturating_sub(u64::from(!proven))
 }
 
 fn offset(event: &Event) -> u64 {

@@ -71,8 +71,6 @@ pub(crate) struct Join {
     since: Heads,
     marks: Marks,
     due: Option<Instant>,
-    /// Whether all questions after the last connection were answered.
-    proven: bool,
     /// Further questions after the last connection.
     again: Vec<Instant>,
     asked: Option<Asked>,
@@ -99,7 +97,6 @@ impl Join {
             since: Heads::new(),
             marks: Marks::default(),
             due: None,
-            proven: false,
             again: Vec::new(),
             asked: None,
             failures: 0,
@@ -148,7 +145,6 @@ impl Join {
         self.enabled = true;
         self.sequencer.begin_filling();
         self.sequencer.interrupted();
-        self.proven = false;
         self.due = Some(now);
     }
 
@@ -160,7 +156,6 @@ impl Join {
     /// Events may have been missed.
     pub(crate) fn interrupted(&mut self, now: Instant) {
         self.sequencer.interrupted();
-        self.proven = false;
         if self.enabled {
             self.due = Some(now);
         }
@@ -190,7 +185,7 @@ impl Join {
             }
         } else if let (Scope::Shard(_), Some((partition, offset))) = (&self.scope, at)
             // Before, what has come says nothing about what has not.
-            && self.proven
+            && self.sequencer.is_proven()
         {
             self.marks.note(partition, offset + 1, arrived);
         }
@@ -362,8 +357,6 @@ impl Join {
             return;
         };
         self.failures = 0;
-        let is_news = asked.interruptions == self.sequencer.positions().interruptions();
-        self.proven |= asked.proven && self.again.is_empty() && is_news;
         self.sequencer.begin_filling();
         let first = self.topic.replace(topic.clone()).is_none();
         let heads = if first {

@@ -25,6 +25,14 @@ fn gaps(items: &[Item]) -> usize {
         .count()
 }
 
+/// What is missing is asked for, and the first event has come.
+fn filling() -> (Sequencer, Vec<Item>) {
+    let (mut sequencer, mut out) = (Sequencer::default(), Vec::new());
+    sequencer.begin_filling();
+    sequencer.push(event(0, true), Origin::Current, &mut out);
+    (sequencer, out)
+}
+
 #[test]
 fn what_the_former_shard_never_gives_becomes_a_gap() {
     let (mut sequencer, mut out) = (Sequencer::default(), Vec::new());
@@ -40,12 +48,10 @@ fn what_the_former_shard_never_gives_becomes_a_gap() {
 
 #[test]
 fn in_a_move_one_connection_proves_nothing_about_the_other() {
-    let (mut sequencer, mut out) = (Sequencer::default(), Vec::new());
-    sequencer.begin_filling();
-    sequencer.push(event(0, true), Origin::Current, &mut out);
+    let (mut sequencer, mut out) = filling();
     sequencer.begin_move();
     sequencer.push(event(1, true), Origin::Current, &mut out);
-    // The former shard's connection may have been made anew since the second event.
+    // The asset may have been on the new shard only since the second event, and be back.
     sequencer.push(event(4, false), Origin::Former, &mut out);
     assert_eq!(offsets(&out), [0, 1]);
     assert!(sequencer.is_waiting());
@@ -57,9 +63,7 @@ fn in_a_move_one_connection_proves_nothing_about_the_other() {
 
 #[test]
 fn until_a_connection_surely_delivers_an_event_proves_nothing_about_the_next() {
-    let (mut sequencer, mut out) = (Sequencer::default(), Vec::new());
-    sequencer.begin_filling();
-    sequencer.push(event(0, true), Origin::Current, &mut out);
+    let (mut sequencer, mut out) = filling();
     sequencer.interrupted();
     let asked_at = sequencer.positions().interruptions();
     let heads = |index: u64| Heads::from([(0, index * 3 + 1)]);

@@ -37,10 +37,6 @@ impl Link {
         self.subscribed && self.connected && self.known
     }
 
-    fn subscribe(&mut self) {
-        self.subscribed = true;
-    }
-
     /// The connection stays, for other subscriptions.
     fn leave(&mut self) {
         self.subscribed = false;
@@ -113,17 +109,17 @@ impl Shards {
 
     /// A change of the map is announced; or an announced one is made, or called off.
     pub(super) fn change_map(&mut self, dice: &mut SmallRng) {
-        match self.map.next.take() {
+        match self.map.next {
             None => self.map.next = Some(1 - self.map.home),
-            Some(next) if dice.random() => self.map.home = next,
-            Some(_) => {}
+            Some(_) if dice.random() => self.end_change(),
+            Some(_) => self.map.next = None,
         }
     }
 
-    /// Whether the subscription is where the map has sent it, and nowhere else any more. If not, the next change may bring the asset
-    /// back to where it is still listened to, and what was published meanwhile is not noticed.
+    /// Whether the subscription is where the map has sent it. If not, the next change may bring the asset back to where it listens,
+    /// and what was published meanwhile is not noticed.
     pub(super) fn has_moved(&self) -> bool {
-        self.map.next.is_some() || (self.current == self.map.home && self.former.is_none())
+        self.map.next.is_some() || self.current == self.map.home
     }
 
     /// What is announced is made.
@@ -141,14 +137,14 @@ impl Shards {
 
     /// The subscription goes there, and listens to where it was.
     pub(super) fn follow(&mut self, shard: Shard, now: Instant) {
-        self.links[shard].subscribe();
+        self.links[shard].subscribed = true;
         self.former = Some((self.current, Grace::new(now)));
         self.current = shard;
     }
 
     /// It goes there and forgets where it was.
     pub(super) fn switch(&mut self, shard: Shard) {
-        self.links[shard].subscribe();
+        self.links[shard].subscribed = true;
         self.links[self.current].leave();
         self.current = shard;
     }
